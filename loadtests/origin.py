@@ -6,6 +6,7 @@
   `Cache-Control` and `Cache-Groups`.
 - `POST /docs/{key}` changes that document: it has the next version from now on, and the answer
   names this version.
+- `GET /docs/{key}?for={namespace}` answers the same; the load is counted for that namespace, too.
 - `GET /_stats` answers what the origin was asked.
 - `POST /_control` changes what the origin does. Its body is a JSON object with some of the fields
   of `Control`, its answer has all fields. With `"reset": true` the counts are reset, too.
@@ -30,6 +31,8 @@ from cachesvc.model import cache_groups
 from cachesvc.model.units import Duration, Size
 from loadtests.documents import document
 
+ASKED_FOR = "for"
+"""The query parameter by which a load may name the namespace that it is for."""
 STATS_KEYS = 20
 """The number of most loaded keys that `/_stats` names."""
 
@@ -78,6 +81,8 @@ class Stats(msgspec.Struct, frozen=True):
     peak: int
     """The most loads that ran at once."""
     top: dict[str, int]
+    by_namespace: dict[str, int]
+    """The loads that name the namespace they are for (`?for=…`), by that name."""
 
 
 class ReferenceOrigin:
@@ -124,6 +129,7 @@ class ReferenceOrigin:
     def reset(self) -> None:
         """Resets the counts."""
         self.per_key: Counter[str] = Counter()
+        self.per_namespace: Counter[str] = Counter()
         self.loads = self.not_modified = self.failures = self.running = self.peak = 0
 
     def version_of(self, key: str) -> int:
@@ -145,7 +151,14 @@ class ReferenceOrigin:
         """The counts of now."""
         top = dict(self.per_key.most_common(STATS_KEYS))
         return Stats(
-            self.loads, len(self.per_key), self.not_modified, self.failures, self.running, self.peak, top
+            self.loads,
+            len(self.per_key),
+            self.not_modified,
+            self.failures,
+            self.running,
+            self.peak,
+            top,
+            dict(self.per_namespace),
         )
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -173,6 +186,8 @@ class ReferenceOrigin:
         key = request.match_info["key"]
         self.loads += 1
         self.per_key[key] += 1
+        if ASKED_FOR in request.query:
+            self.per_namespace[request.query[ASKED_FOR]] += 1
         self.running += 1
         self.peak = max(self.peak, self.running)
         self._asked.set()

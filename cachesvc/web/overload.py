@@ -6,7 +6,8 @@ nothing is measured at any request. If they stay longer than `server.max_delay` 
 no time left, they wait for this process and not for an origin. For one window that is a burst (a
 herd that joins one load); for `PATIENCE` windows it is overload. Then only so many requests are let
 in as are done within `max_delay`, found anew in each window by the same law. All others are
-answered 503 with `Retry-After`, which costs a small part of serving them. When nobody has been
+answered 503 with `Retry-After`, which costs a small part of serving them. While the process has
+time left, for `PATIENCE` windows, twice as many are let in each window. When nobody has been
 refused for a second, overload is over. So nobody is refused because an origin is slow, or while the
 core has room.
 
@@ -182,6 +183,8 @@ class Overload:
         """When the running window began, on the loop's clock, and the core time then."""
         self.loop = Loop("windows of overload")
         self._long_windows = 0
+        self._idle_windows = 0
+        """The windows, one after the other, in which the process had time left."""
         self._calm_seconds = 0.0
         self._done = 0
         """The requests of this window that left; `_refused`: those that were refused."""
@@ -287,6 +290,7 @@ class Overload:
     def _end_window(self) -> None:
         seconds = asyncio.get_running_loop().time() - self._began
         is_busy = self._core_time() - self._core_before >= BUSY_SHARE * seconds
+        self._idle_windows = 0 if is_busy else self._idle_windows + 1
         in_time = int(self._done / seconds * self._max_delay)
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
@@ -304,7 +308,11 @@ class Overload:
 
     def _adjust(self, in_time: int, seconds: float, is_long: bool) -> None:
         self._calm_seconds = 0.0 if self._refused else self._calm_seconds + seconds
-        if is_long or self._refused:
+        if self._refused and self._idle_windows >= PATIENCE:
+            # What is let in waits for something else. That few are done says nothing about this process, and
+            # with the bound that follows from it, the same few would be done for ever.
+            self._bound = min(self._most, 2 * self._bound)
+        elif is_long or self._refused:
             # Half to twice as many as before, since one window is a small sample. If nobody was refused,
             # there was room for all: then few were done because few came.
             self._bound = min(self._most, max(LEAST, self._bound // 2, min(in_time, 2 * self._bound)))

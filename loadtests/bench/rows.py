@@ -155,6 +155,18 @@ def _bearer_cost(run: Run) -> list[Result]:
     return [replace(result, cpu_bound=True, note="theirs is the same without callers and tokens")]
 
 
+def _limits_cost(run: Run) -> list[Result]:
+    """Our side has rates, a room in L1, spread hot keys and the report; theirs has none."""
+    limited, plain = run.stage.service("l1_limits"), run.stage.service("l1_no_limits")
+
+    def measure(service: Service) -> Measure:
+        return run.checked(service, run.saturating(service.server, _gets(service.url)))
+
+    result = run.compare("l1_get_limits", "requests/s", Goal(0.97), measure(limited), measure(plain))
+    note = "theirs is the same without rates, rooms, spread hot keys and the report"
+    return [replace(result, cpu_bound=True, note=note)]
+
+
 def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
     def run(run: Run) -> list[Result]:
         service, port = run.stage.service(set_up), run.stage.memcached().port
@@ -391,6 +403,7 @@ COMPARISONS: dict[str, Comparison] = {
     "l1_get_tls": _tls_cost,
     "l2_get_sealed": _seal_cost,
     "l1_get_bearer": _bearer_cost,
+    "l1_get_limits": _limits_cost,
     "l3_get": _get_against("l3_get", "l3", "bare", 0.50),
     "l2_get_aiomcache": _get_against("l2_get_aiomcache", "l2", "aiomcache", 1.3),
     "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),

@@ -41,6 +41,11 @@ class SetUp:
     is_encrypted: bool = False
     has_callers: bool = False
     """True: `BEARER` may read, and callers without an identity may do everything."""
+    limits: bool | None = None
+    """True: rates, a room in L1, spread hot keys and the report. False: none of them.
+
+    None: as the defaults are.
+    """
     trace_ratio: float | None = None
     """None: all telemetry but `/metrics` is off.
 
@@ -52,6 +57,8 @@ class SetUp:
         """The name for files and instances."""
         sealed = self.tier + ("-sealed" if self.is_sealed else "") + ("-tls" if self.is_encrypted else "")
         sealed += "-callers" if self.has_callers else ""
+        if self.limits is not None:
+            sealed += "-limits" if self.limits else "-no-limits"
         return sealed if self.trace_ratio is None else f"{sealed}-traced-{self.trace_ratio:g}"
 
 
@@ -59,6 +66,8 @@ SET_UPS = {
     "l1": SetUp("l1", 4_000_000, has_pool=True),
     "l1_tls": SetUp("l1", 4_000_000, has_pool=True, is_encrypted=True),
     "l1_callers": SetUp("l1", 4_000_000, has_pool=True, has_callers=True),
+    "l1_limits": SetUp("l1", 4_000_000, has_pool=True, limits=True),
+    "l1_no_limits": SetUp("l1", 4_000_000, has_pool=True, limits=False),
     # A walk over 2,000 keys never finds the next key in an LRU of 16 entries.
     "l2": SetUp("l2", 16, has_pool=True),
     "l2_sealed": SetUp("l2", 16, has_pool=True, is_sealed=True),
@@ -164,7 +173,12 @@ class Stage:
         topology.write_text(
             json.dumps(
                 {
-                    **_topology_document(pool, self._servers.redis().port, self._servers.redis().port),
+                    **_topology_document(
+                        pool,
+                        self._servers.redis().port,
+                        self._servers.redis().port,
+                        limits=bool(set_up.limits),
+                    ),
                     **(_callers() if set_up.has_callers else {}),
                 }
             )
@@ -189,28 +203,44 @@ def _certificate(folder: Path) -> dict[str, str]:
 
 
 def _service_document(set_up: SetUp, port: int, otlp: str, tls: Mapping[str, str]) -> dict[str, object]:
+    hot_keys: dict[str, object] = {}
+    report: dict[str, object] = {}
+    if set_up.limits is not None:
+        hot_keys, report = {"hot_key_share": 0.1 * set_up.limits}, {"report_keys": 4096 * set_up.limits}
     return {
         "region": "bench",
         "instance": set_up.name,
-        "server": {"port": port, "tls": tls},
+        "server": {"port": port, "tls": tls, **hot_keys},
         "l1": {"max_entries": set_up.l1_entries},
         "l2": {"seal_keys": bytes(range(32)).hex() if set_up.is_sealed else ""},
-        "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "3s"},
+        "telemetry": {
+            "otlp": otlp,
+            "trace_ratio": set_up.trace_ratio or 0.0,
+            "metrics_interval": "3s",
+            **report,
+        },
     }
 
 
-def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, object]:
-    """One region and one cell.
+def _topology_document(pool: Sequence[int], cell: int, queue: int, *, limits: bool) -> dict[str, object]:
+    """One region and one cell. With `limits` the namespace has those that a read could meet.
 
     Lifetimes are longer than the run, and nothing is refreshed early: a read is a hit and nothing
     else.
     """
     servers = {f"m{number}": {"address": f"127.0.0.1:{port}"} for number, port in enumerate(pool)}
+    namespace: dict[str, object] = {"owner": "bench", "ttl": "50m", "jitter": 0.0, "early_refresh": 0.0}
+    if limits:
+        namespace |= {
+            "l1": {"guaranteed": "50%", "at_most": "90%"},
+            "rates": {"reads": {"per_second": 10_000_000}, "bytes": {"per_second": "900MiB"}},
+            "origin_budget": {"loads_per_second": 1_000},
+        }
     return {
         "version": 1,
         "regions": {"bench": {"queue": f"redis://127.0.0.1:{queue}/0", "pool": servers}},
         "cells": {"c1": {"region": "bench", "url": f"redis://127.0.0.1:{cell}/0"}},
-        "namespaces": {NAMESPACE: {"owner": "bench", "ttl": "50m", "jitter": 0.0, "early_refresh": 0.0}},
+        "namespaces": {NAMESPACE: namespace},
     }
 
 

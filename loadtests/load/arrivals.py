@@ -50,6 +50,14 @@ class Step:
     """Requests per second from then on."""
 
 
+@dataclass(frozen=True)
+class Times:
+    """A rate that depends on a measurement: a multiple of an earlier stretch's goodput."""
+
+    factor: float
+    stretch: str
+
+
 def steps_of(form: str) -> tuple[Step, ...]:
     """The steps that `form` describes: `500`, or `500,20s:1500,40s:500` for a rate that
     changes.

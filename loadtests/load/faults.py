@@ -9,17 +9,21 @@ nothing in `end`.
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import urllib3
 
 from cachesvc.app.embedded.server_process import ServerProcess
+from loadtests.fleet_servers import REPOSITORY
+from loadtests.load.arrivals import Times
 from loadtests.load.keys import Part, keys_of
 
 
@@ -41,6 +45,11 @@ class Place(Protocol):
     @property
     def namespace(self) -> str:
         """The namespace under load."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's record."""
         ...
 
     def tell_origin(self, behaviour: Mapping[str, Any]) -> None:
@@ -198,3 +207,52 @@ class InvalidationStorm:
             self.failed += answer.status >= 400
         except urllib3.exceptions.HTTPError:
             self.failed += 1
+
+
+@dataclass
+class Neighbour:
+    """The callers of another namespace: a process that asks at its rate, answered or not.
+
+    The program is `neighbour.py`.
+    """
+
+    what: str
+    namespace: str
+    keys: str
+    """The source of the keys, in the form of `LOAD_KEYS`."""
+    rate: float | Times
+    """Requests per second."""
+    keys_each: int = 1
+    """The number of keys in each request: 1 is a `GET`, more are a `:get`."""
+    prefix: str = ""
+    """The text before each key. Keys with a prefix of their own are in no tier."""
+    _process: ServerProcess | None = field(default=None, init=False)
+
+    def begin(self, place: Place) -> None:
+        process = ServerProcess(
+            "neighbour-" + "".join(sign if sign.isalnum() else "-" for sign in self.what),
+            self.command(place.urls(), place.folder / "neighbour.jsonl"),
+            is_ready=lambda: b"asks" in process.log.read_bytes(),
+            run_dir=place.folder,
+            environ={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        self._process = process
+        process.start()
+
+    def end(self, place: Place) -> None:
+        if self._process:
+            self._process.stop()
+
+    def command(self, urls: Sequence[str], rows: Path) -> Sequence[str]:
+        """The command line of the process, which adds a row for each second to `rows`."""
+        options = {
+            "--url": urls[0],
+            "--namespace": self.namespace,
+            "--keys": self.keys,
+            "--prefix": self.prefix,
+            "--rate": f"{self.rate:g}",
+            "--keys-each": str(self.keys_each),
+            "--out": str(rows),
+        }
+        words = (f"{name}={value}" for name, value in options.items())
+        return [sys.executable, "-m", "loadtests.load.neighbour", *words]

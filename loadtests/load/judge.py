@@ -23,6 +23,9 @@ LOOK_AT: Mapping[str, str] = {
     "failed_share": "locust_failures.csv, then the instances' logs in fleet/",
     "sdk_failed_share": "locust_failures.csv, then the instances' logs in fleet/",
     "too_stale": "samples.jsonl: the seconds with too_stale above 0, and which fault was on (marks.json)",
+    "noise_rate": "neighbour.jsonl and the neighbour's log",
+    "noise_refused_share": "neighbour.jsonl: which answers the noisy neighbour got",
+    "noise_loads_per_s": "servers.jsonl (by_namespace), then the instances' /metrics: origin budget",
     "late_p99_ms": "locust.log: the load generator was short of CPU, so the run says little",
 }
 """Where to look when a figure misses its limit.
@@ -59,7 +62,8 @@ class Finding:
         if not self.limit.is_relative:
             return f"{self.sign} {number}"
         times = self.limit.at_most_times if self.limit.is_upper else self.limit.at_least_times
-        plus = f" + {shown(self.figure, self.limit.plus)}" if self.limit.plus else ""
+        sign = "-" if self.limit.plus < 0 else "+"
+        plus = f" {sign} {shown(self.figure, abs(self.limit.plus))}" if self.limit.plus else ""
         return f"{self.sign} {number} ({times:g} × {self.limit.of}{plus})"
 
     def reason(self) -> str:

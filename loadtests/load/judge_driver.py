@@ -5,9 +5,10 @@ No I/O.
 
 from collections.abc import Iterator, Mapping
 
+from loadtests.load.arrivals import Times
 from loadtests.load.judge import Figures
 from loadtests.load.report_words import share, spoken
-from loadtests.scenarios.scenario import Scenario, Times
+from loadtests.scenarios.scenario import Scenario
 
 DRIVER_CPU = 0.9
 """Share of a core. Above it, requests wait in the generator, and their latency is its own."""
@@ -15,6 +16,11 @@ LATE_MS = 100.0
 """The 99th percentile of the lateness of requests that is still accepted, in ms."""
 STARVED_SHARE = 0.01
 """Share of requests that waited for a user. With more of them, the loop is no longer open."""
+SKIPPED_SHARE = 0.05
+"""Share of the noisy neighbour's requests that were not made.
+
+With more of them, it was not as noisy as it should be.
+"""
 INSTANCE_CPU = 0.75
 """Share of a core. Below it, the instance had time left: something else limited the run."""
 
@@ -41,6 +47,8 @@ def doubt_of(scenario: Scenario, figures: Figures) -> str:
 
 
 def _doubts(seen: Mapping[str, float]) -> Iterator[str]:
+    if (skipped := seen.get("noise_skipped_share", 0.0)) > SKIPPED_SHARE:
+        yield f"the neighbour's load generator was too late for {share(skipped)} of its requests"
     if (used := seen.get("driver_cpu", 0.0)) > DRIVER_CPU:
         yield f"the load generator used {share(used)} of a core"
     if (late := seen.get("late_p99_ms", 0.0)) > LATE_MS:

@@ -10,7 +10,7 @@ is the worst second, for limits that even one second must keep.
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from loadtests.load.judge_rows import Sample, ServerRow, between, servers_between
+from loadtests.load.judge_rows import NeighbourRow, Sample, ServerRow, between, servers_between
 
 CACHE_TIERS = ("near", "l1", "l2", "l3")
 
@@ -18,6 +18,7 @@ FIGURES: Mapping[str, str] = {
     "rate": "requests a second",
     "goodput": "requests a second that did not fail",
     "failed_share": "share of requests that failed",
+    "good_share": "share of requests that did not fail",
     "refused_share": "share of requests refused for overload (503)",
     "unanswered_share": "share of requests that were not answered in time",
     "sdk_failed_share": "share of calls of the SDK that failed",
@@ -40,6 +41,10 @@ FIGURES: Mapping[str, str] = {
     "origin_loads_per_read": "loads at the origin for each read",
     "origin_loads_per_key": "loads at the origin for each different key loaded since the run began",
     "origin_peak": "most loads at once at the origin, since the run began",
+    "noise_rate": "requests a second of the noisy neighbour",
+    "noise_refused_share": "share of the noisy neighbour's requests that got no value",
+    "noise_skipped_share": "share of the noisy neighbour's requests that its load generator was too late for",
+    "noise_loads_per_s": "loads a second for the noisy neighbour, counted at the origin",
     "lag_max_s": "the longest staleness bound that an answer named, s",
     "late_p99_ms": "how late requests of an open loop began: median of the seconds' p99, ms",
     "driver_cpu": "share of a core that the load generator used: median of the seconds",
@@ -54,7 +59,11 @@ _REASONS = {"refused_share": "503 overloaded", "unanswered_share": "no answer in
 
 
 def figures_of(
-    samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float
+    samples: Iterable[Sample],
+    servers: Iterable[ServerRow],
+    begins: float,
+    ends: float,
+    neighbours: Iterable[NeighbourRow] = (),
 ) -> dict[str, float]:
     """The figures of the stretch from `begins` to `ends`, in seconds since the epoch.
 
@@ -62,7 +71,8 @@ def figures_of(
     """
     seen = between(samples, begins, ends)
     told = servers_between(servers, begins, ends)
-    found = {**_of_callers(seen), **_of_origin(told), **_of_instances(told)}
+    noise = [row for row in neighbours if row.t >= begins and row.t + 1 <= ends]
+    found = {**_of_callers(seen), **_of_origin(told), **_of_instances(told), **_of_neighbours(noise, told)}
     reads = sum(row.reads for row in seen)
     if reads and "origin_loads" in found:
         # Rates, not counts: the callers' seconds and the origin's rows begin and end at different moments.
@@ -87,6 +97,7 @@ def _of_callers(rows: Sequence[Sample]) -> dict[str, float]:
         found["lag_max_s"] = max(lags)
     if requests:
         found["failed_share"] = failures / requests
+        found["good_share"] = 1 - found["failed_share"]
         found["starved_share"] = sum(row.starved for row in rows) / requests
         found |= {
             name: sum(row.reasons.get(reason, 0) for row in rows) / requests
@@ -137,6 +148,27 @@ def _of_instances(rows: Sequence[ServerRow]) -> dict[str, float]:
         return {}
     (began, first), (ended, last) = told[0], told[-1]
     return {"instance_cpu": max(last[name] - first.get(name, 0.0) for name in last) / (ended - began)}
+
+
+def _of_neighbours(rows: Sequence[NeighbourRow], servers: Sequence[ServerRow]) -> dict[str, float]:
+    if not rows:
+        return {}
+    ended = sum(sum(row.by_answer.values()) for row in rows)
+    due, skipped = sum(row.due for row in rows), sum(row.skipped for row in rows)
+    found = {"noise_rate": (due - skipped) / len({row.t for row in rows})}
+    if due:
+        found["noise_skipped_share"] = skipped / due
+    if ended:
+        found["noise_refused_share"] = 1 - sum(row.by_answer.get("200", 0) for row in rows) / ended
+    loads = [
+        (row.t, sum(row.origin.by_namespace.get(name, 0) for name in {noisy.namespace for noisy in rows}))
+        for row in servers
+        if row.origin is not None
+    ]
+    if len(loads) > 1:
+        (began, first), (until, last) = loads[0], loads[-1]
+        found["noise_loads_per_s"] = (last - first) / (until - began)
+    return found
 
 
 def _of_origin(rows: Sequence[ServerRow]) -> dict[str, float]:

@@ -73,6 +73,24 @@ class OriginRow(msgspec.Struct, frozen=True):
     peak: int = 0
     """The most loads that ever ran at once."""
     failures: int = 0
+    by_namespace: dict[str, int] = {}
+    """Loads by the namespace that they name; those that name none are missing."""
+
+
+class NeighbourRow(msgspec.Struct):
+    """One second of a noisy neighbour's load; written by the process that makes it."""
+
+    t: float
+    namespace: str = ""
+    due: int = 0
+    """Requests that were due."""
+    skipped: int = 0
+    """Requests that were not made, because the process was too late for them."""
+    by_answer: dict[str, int] = {}
+    """Requests that ended, by answer.
+
+    An answer is `200`, the status and kind of a problem, or the reason why there is none.
+    """
 
 
 class ServerRow(msgspec.Struct, frozen=True):
@@ -110,6 +128,7 @@ class Story(msgspec.Struct, frozen=True):
     marks: list[Mark]
     stretches: dict[str, tuple[float, float]]
     """The stretches that thresholds judge, with their begin and end."""
+    neighbours: list[NeighbourRow] = []
 
     @property
     def began(self) -> float:

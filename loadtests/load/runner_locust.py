@@ -57,11 +57,12 @@ def command(leg: Leg, folder: Path) -> Sequence[str]:
 
 def settings(leg: Leg, rate: float, stage: Stage, folder: Path) -> Mapping[str, str]:
     """The environment variables `LOAD_*` for one leg."""
+    namespace = leg.namespace or stage.namespace
     return {
         "LOAD_URLS": ",".join(stage.urls()),
         "LOAD_ORIGIN": stage.origin_url,
-        "LOAD_NAMESPACE": stage.namespace,
-        "LOAD_MAX_LAG": str(stage.fleet.topology.namespaces[stage.namespace].max_lag / 1e6),
+        "LOAD_NAMESPACE": namespace,
+        "LOAD_MAX_LAG": str(stage.fleet.topology.namespaces[namespace].max_lag / 1e6),
         "LOAD_OUT": str(folder),
         "LOAD_MIX": leg.mix,
         "LOAD_KEYS": leg.keys,

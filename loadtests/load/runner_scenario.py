@@ -5,17 +5,18 @@ It also gives the story of all that has happened.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
-from loadtests.load.faults import Fault
+from loadtests.load.arrivals import Times
+from loadtests.load.faults import Fault, Neighbour
 from loadtests.load.judge_figures import figures_of
-from loadtests.load.judge_rows import Mark, Sample, ServerRow, Story, read_rows
+from loadtests.load.judge_rows import Mark, NeighbourRow, Sample, ServerRow, Story, read_rows
 from loadtests.load.runner_locust import MORE_SECONDS, locust_process
 from loadtests.load.runner_stage import Stage
-from loadtests.scenarios.scenario import At, Leg, Scenario, Times
+from loadtests.scenarios.scenario import At, Leg, Scenario
 
 GRACE_SECONDS = 15.0
 """The time that locust gets after its run time to end and to write its reports."""
@@ -65,13 +66,15 @@ class Run:
             servers,
             list(self.stage.marks),
             dict(self._stretches),
+            read_rows(folder / "neighbour.jsonl", NeighbourRow),
         )
 
     def figures(self) -> dict[str, dict[str, float]]:
         """The figures of the stretches that have begun: stretch → figure → value."""
         story = self.story()
         return {
-            name: figures_of(story.samples, story.servers, *times) for name, times in story.stretches.items()
+            name: figures_of(story.samples, story.servers, *times, story.neighbours)
+            for name, times in story.stretches.items()
         }
 
     def play(self, shown: Shown) -> None:
@@ -82,7 +85,7 @@ class Run:
         """
         for leg in self.scenario.legs:
             folder = self.stage.folder / leg.name
-            locust = locust_process(leg, self._rate(leg), self.stage, folder)
+            locust = locust_process(leg, self._rate(leg.name, leg.rate), self.stage, folder)
             try:
                 _start(locust)
                 self._play(leg, locust, read_rows(folder / "samples.jsonl", Sample)[0].t, shown)
@@ -94,7 +97,9 @@ class Run:
 
     def _play(self, leg: Leg, locust: ServerProcess, began: float, shown: Shown) -> None:
         self._stretches |= {each.name: (began + each.begins, began + each.ends) for each in leg.stretches}
-        for step in sorted((step for at in leg.faults for step in self._steps(at)), key=lambda step: step.at):
+        for step in sorted(
+            (step for at in self._faults(leg) for step in self._steps(at)), key=lambda step: step.at
+        ):
             _wait(began + step.at, locust, shown)
             step.do()
         _wait(began + leg.seconds + MORE_SECONDS + GRACE_SECONDS, locust, shown)
@@ -102,6 +107,14 @@ class Run:
             raise LoadError(
                 f"{leg.name}: locust did not end well (exit {locust.exit_code}): {locust.log_tail()}"
             )
+
+    def _faults(self, leg: Leg) -> Iterator[At]:
+        """Yields the leg's faults, with numbers for rates that depend on a measurement."""
+        for at in leg.faults:
+            fault = at.fault
+            if isinstance(fault, Neighbour):
+                fault = replace(fault, rate=self._rate(fault.what, fault.rate))
+            yield replace(at, fault=fault)
 
     def _steps(self, at: At) -> Iterator[Step]:
         yield Step(at.begins, partial(self._begin, at.fault))
@@ -117,15 +130,15 @@ class Run:
         if mark is not None:
             mark.ended = time.time()
 
-    def _rate(self, leg: Leg) -> float:
-        if not isinstance(leg.rate, Times):
-            return leg.rate
-        measured = self.figures().get(leg.rate.stretch, {}).get("goodput")
+    def _rate(self, whose: str, rate: float | Times) -> float:
+        if not isinstance(rate, Times):
+            return rate
+        measured = self.figures().get(rate.stretch, {}).get("goodput")
         if not measured:
             raise LoadError(
-                f"{leg.name}: nothing was answered in {leg.rate.stretch}, which its rate is a multiple of"
+                f"{whose}: nothing was answered in {rate.stretch}, which its rate is a multiple of"
             )
-        return leg.rate.factor * measured
+        return rate.factor * measured
 
 
 def _start(locust: ServerProcess) -> None:

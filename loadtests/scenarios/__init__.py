@@ -9,6 +9,7 @@ from loadtests.scenarios import (
     invalidation_storm,
     lost_cell,
     lost_memcached,
+    noisy_neighbour,
     overload,
     rolling_restart,
     slow_origin,
@@ -25,6 +26,7 @@ _ORDERED = (
     lost_cell,
     slow_origin,
     overload,
+    noisy_neighbour,
     rolling_restart,
 )
 SCENARIOS = {module.SCENARIO.name: module.SCENARIO for module in _ORDERED}

@@ -11,7 +11,8 @@ speed, and the instance must recover by itself. A few invalidations come along; 
 refused.
 """
 
-from loadtests.scenarios.scenario import Leg, Scenario, Stretch, Times
+from loadtests.load.arrivals import Times
+from loadtests.scenarios.scenario import Leg, Scenario, Stretch
 
 READS, WITH_WRITER = "bulk=1", "bulk=100,writer=1"
 KEYS = "scan:5000"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loadtests.load.arrivals import Times
 from loadtests.load.faults import Fault
 
 
@@ -33,14 +34,6 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Times:
-    """A rate that depends on a measurement: a multiple of an earlier stretch's goodput."""
-
-    factor: float
-    stretch: str
-
-
-@dataclass(frozen=True)
 class Leg:
     """One run of locust."""
 
@@ -60,6 +53,8 @@ class Leg:
     """Seconds that a caller waits."""
     mix: str = "http=6,sdk=3,writer=1"
     keys: str = "zipf:2000:1.1"
+    namespace: str = ""
+    """The namespace that is read; empty: the scenario's own."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +72,13 @@ class Scenario:
 
     The fields are those of `Namespace` in `cachesvc/config/topology.py`.
     """
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further namespaces by name, in the form of `namespace`.
+
+    The origin counts the loads of each by its name.
+    """
+    stored: Mapping[str, int] = field(default_factory=dict)
+    """The number of keys that are written before the load, by namespace: `doc-0` and on."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings of every instance, added to the usual ones: environment variables."""
     bottleneck: str = ""

@@ -125,7 +125,7 @@ class Turns:
             raise self._refusal()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._wake_in_time()
+        self._let_in()  # a turn may have come due since the timer was set
         try:
             async with asyncio.timeout(patience_seconds):
                 await turn

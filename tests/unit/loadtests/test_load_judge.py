@@ -6,7 +6,7 @@ import pytest
 
 from loadtests.load.judge import judge
 from loadtests.load.judge_figures import figures_of
-from loadtests.load.judge_rows import OriginRow, Route, Sample, ServerRow, read_rows
+from loadtests.load.judge_rows import NeighbourRow, OriginRow, Route, Sample, ServerRow, read_rows
 from loadtests.load.thresholds import Limit, ThresholdError, read_thresholds
 
 
@@ -139,3 +139,29 @@ def test_a_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
     assert read_rows(path, Sample) == []
     path.write_text('{"t": 1, "requests": 5, "something": "new"}\n{"t": 2, "requ')
     assert read_rows(path, Sample) == [Sample(1, requests=5)]
+
+
+def test_the_figures_of_a_noisy_neighbour_have_names_of_their_own() -> None:
+    noise = [
+        NeighbourRow(1, "noisy", due=60, skipped=10, by_answer={"200": 10, "503 overloaded": 30}),
+        NeighbourRow(2, "noisy", due=40, by_answer={"200": 10}),
+        NeighbourRow(9, "noisy", due=900),
+    ]
+    servers = [
+        ServerRow(1.5, OriginRow(loads=50, by_namespace={"noisy": 40})),
+        ServerRow(3.5, OriginRow(loads=500, by_namespace={"noisy": 120})),
+    ]
+    figures = figures_of([second(1), second(2)], servers, 1, 4, noise)
+    assert (figures["noise_rate"], figures["noise_skipped_share"]) == (45, 0.1)
+    assert (figures["noise_refused_share"], figures["noise_loads_per_s"]) == (0.6, 40)
+    assert figures["rate"] == 100, "the neighbour's requests are not the callers'"
+    assert not figures_of([second(1)], servers, 1, 4).keys() & {"noise_rate", "noise_loads_per_s"}
+
+
+def test_points_below_another_stretch_are_named_as_such() -> None:
+    limit = Limit(at_least_times=1, of="alone", plus=-0.02)
+    (kept,) = judge({"scan": {"l1_share": limit}}, {"alone": {"l1_share": 1.0}, "scan": {"l1_share": 0.985}})
+    (lost,) = judge({"scan": {"l1_share": limit}}, {"alone": {"l1_share": 1.0}, "scan": {"l1_share": 0.97}})
+    assert kept.ok
+    assert not lost.ok
+    assert lost.allowed == "≥ 98 % (1 × alone - 2 %)"

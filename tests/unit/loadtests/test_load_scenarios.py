@@ -3,26 +3,31 @@
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from loadtests.load.faults import Killed, OriginDoes, RollingRestart
+from cachesvc.config.topology import L1Room
+from cachesvc.model.units import Size
+from loadtests.load.arrivals import Times
+from loadtests.load.faults import Killed, Neighbour, OriginDoes, RollingRestart
 from loadtests.load.keys import Part, keys_of
+from loadtests.load.runner_stage import SETTINGS, Stage
 from loadtests.load.settings import mix_of
 from loadtests.load.thresholds import PATH, read_thresholds
 from loadtests.origin import ReferenceOrigin
 from loadtests.scenarios import SCENARIOS
-from loadtests.scenarios.scenario import Scenario, Times
+from loadtests.scenarios.scenario import Scenario
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
 START_SECONDS = 12.0
 """Servers, locust and the end of both, for each scenario; and about 4 s for each leg beyond the first."""
 ASKED = (
     *("steady", "stampede", "cold_start", "invalidation_storm", "lost_memcached"),
-    *("lost_cell", "slow_origin", "overload", "rolling_restart"),
+    *("lost_cell", "slow_origin", "overload", "noisy_neighbour", "rolling_restart"),
 )
 
 
@@ -105,6 +110,7 @@ class FakeServer:
 
 class FakePlace:
     namespace = "load"
+    folder = Path()
 
     def __init__(self, *names: str) -> None:
         self.servers = {name: FakeServer(name) for name in names}
@@ -158,3 +164,52 @@ def test_every_server_that_is_broken_is_one_of_the_two_regions() -> None:
     named = {str(vars(fault)["server"]) for fault in faults if "server" in vars(fault)}
     assert named
     assert named <= known
+
+
+def noisy() -> list[Neighbour]:
+    faults = [at.fault for leg in SCENARIOS["noisy_neighbour"].legs for at in leg.faults]
+    return [fault for fault in faults if isinstance(fault, Neighbour)]
+
+
+def test_the_noisy_neighbour_scans_overloads_and_floods_one_after_the_other() -> None:
+    scenario = SCENARIOS["noisy_neighbour"]
+    leg = scenario.legs[-1]
+    assert [fault.what for fault in noisy()] == ["scan", "overload", "origin flood"]
+    times = [(at.begins, at.ends) for at in leg.faults]
+    assert all(ended < begins for (_, ended), (begins, _) in pairwise(times))
+    for (begins, ends), stretch in zip(times, leg.stretches[1:], strict=True):
+        assert begins < stretch.begins < stretch.ends <= ends, "the noise is there for the whole stretch"
+    assert leg.stretches[0].ends <= times[0][0], "and before it there is none"
+    assert noisy()[1].rate == Times(3, "saturation")
+
+
+def test_the_noisy_neighbour_scans_ten_times_l1_and_the_other_one_fits_its_room() -> None:
+    scenario = SCENARIOS["noisy_neighbour"]
+    entry_bytes = 512 + 475
+    l1_bytes = Size.parse(SETTINGS["CACHESVC_L1_BUDGET"])
+    assert scenario.stored[noisy()[0].namespace] * entry_bytes >= 10 * l1_bytes
+    room = msgspec.convert(scenario.namespace["l1"], L1Room, dec_hook=lambda kind, text: kind.parse(text))
+    assert scenario.stored["load"] * entry_bytes < room.guaranteed.of(l1_bytes)
+
+
+def test_the_limits_of_the_noisy_neighbour_are_those_that_were_asked_for() -> None:
+    limits = read_thresholds(PATH, {name: set(each.stretches()) for name, each in SCENARIOS.items()})
+    for stretch in ("scan", "overload", "flood"):
+        kept = limits["noisy_neighbour"][stretch]
+        assert {"l1_share", "hit_share", "good_share", "p99_ms", "too_stale"} <= kept.keys()
+        assert all(kept[name].of == "alone" for name in ("l1_share", "hit_share", "good_share", "p99_ms"))
+        assert (kept["l1_share"].at_least_times, kept["l1_share"].plus) == (1, -0.02)
+        assert (kept["good_share"].at_least_times, kept["p99_ms"].at_most_times) == (0.95, 2)
+    budget = SCENARIOS["noisy_neighbour"].others["noisy"]["origin_budget"]["loads_per_second"]
+    assert limits["noisy_neighbour"]["flood"]["noise_loads_per_s"].at_most == budget * 1.05
+
+
+def test_the_document_of_a_scenario_with_neighbours_can_be_read(tmp_path: Path) -> None:
+    stage = Stage(SCENARIOS["noisy_neighbour"], tmp_path / "run")
+    namespaces = stage.fleet.topology.namespaces
+    steady, noise = namespaces["load"], namespaces["noisy"]
+    assert steady.origin
+    assert noise.origin
+    assert noise.origin.url == f"{steady.origin.url}?for=noisy"
+    assert steady.rates
+    assert noise.origin_budget

@@ -98,6 +98,27 @@ async def test_loads_begin_at_the_rate_and_in_bursts() -> None:
     assert 1.99 <= max(began) <= 2.1
 
 
+async def test_under_a_flood_loads_still_begin_at_the_rate() -> None:
+    """Many come in the moment in which a turn is due: none of them may keep it from being given."""
+    turns = turns_of(per_second=40, burst=1)
+    begun = 0
+
+    async def load() -> None:
+        nonlocal begun
+        try:
+            await turns.take(0.5)
+        except OriginError:
+            return
+        begun += 1
+        turns.give_back()
+
+    async with asyncio.TaskGroup() as flood:
+        for _ in range(5000):
+            flood.create_task(load())
+            await asyncio.sleep(0.0004)
+    assert begun >= 80
+
+
 async def test_a_refusal_says_when_the_next_load_may_begin() -> None:
     turns = turns_of(per_second=0.1, burst=1)
     await turns.take(0)

@@ -156,6 +156,19 @@ async def test_requests_that_wait_for_an_origin_are_not_refused_while_the_proces
 
 
 @pytest.mark.looptime
+async def test_overload_ends_once_the_process_has_time_whatever_else_requests_wait_for() -> None:
+    """After overload, requests come that wait long for something else, faster than before."""
+    async with running() as process:
+        await process.run(5, asked=1800, can=600)
+        process.busy = 0.3
+        await process.run(4, asked=400, can=64)
+        shed = process.overload.shed
+        await process.run(3, asked=400, can=64)
+        assert process.overload.shed == shed
+        assert not process.overload.is_shedding
+
+
+@pytest.mark.looptime
 async def test_a_few_are_let_in_even_if_nothing_is_done_at_all() -> None:
     async with running() as process:
         await process.run(1, asked=1000, can=0)
