@@ -25,7 +25,7 @@ class ScriptedLessor:
         if self.is_away:
             raise TierUnavailableError("queue", "is away")
         self.asked.append(asks)
-        return Grants("epoch", [Grant(min(self.share, ask.amount), self.floor) for ask in asks])
+        return Grants("epoch", [Grant(self.share, self.floor) for _ in asks])
 
     async def stop(self) -> None: ...
 

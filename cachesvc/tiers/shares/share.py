@@ -125,10 +125,14 @@ class Share:
         )
 
     def grant(self, grant: Grant) -> bool:
-        """Takes a grant; returns True if the share has shrunk, which others wait to hear."""
-        shrank = grant.share < self.in_force
-        self._floor, self.is_cut_off, self._has_grant = grant.floor, False, True
-        self._put_in_force(grant.share)
+        """Takes a grant; returns True if the share has shrunk, which others wait to hear.
+
+        A server that grants more than there is grants all of it: it may be hostile.
+        """
+        share = min(grant.share, self.amount)
+        shrank = share < self.in_force
+        self._floor, self.is_cut_off, self._has_grant = min(grant.floor, self.amount), False, True
+        self._put_in_force(share)
         return shrank
 
     def refuse(self) -> None:

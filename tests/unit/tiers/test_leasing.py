@@ -57,6 +57,16 @@ async def test_who_wants_more_asks_at_once_and_at_most_ten_times_a_second() -> N
         assert 8 <= len(stand.lessor.asked) - before <= 11
 
 
+async def test_a_server_that_grants_more_than_there_is_grants_all_of_it() -> None:
+    async with running() as stand:
+        stand.lessor.share = stand.lessor.floor = 1e18
+        await asyncio.sleep(1)
+        assert stand.in_force == (64, 80)
+        stand.lessor.is_away = True
+        await asyncio.sleep(2 * KEEP_SECONDS)
+        assert stand.in_force == (64, 80)
+
+
 async def test_a_share_that_shrinks_is_said_at_once() -> None:
     async with running() as stand:
         await asyncio.sleep(0.2)
