@@ -30,6 +30,8 @@ ED = ed25519.Ed25519PrivateKey.generate()
 OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 ISSUER = "https://ci.example"
+DAY = 86_400
+"""Seconds. Tokens are made while tests are collected, and checked many minutes later."""
 
 
 def jwk(key: Any, kid: str, **more: str) -> dict[str, Any]:
@@ -44,7 +46,7 @@ KEYS = {"keys": [jwk(RSA, "r"), jwk(EC, "e", use="sig"), jwk(ED, "d", alg="EdDSA
 
 def claims(**other: Any) -> dict[str, Any]:
     now = int(time.time())
-    right = {"iss": ISSUER, "aud": "cachesvc", "sub": "repo:a/b", "exp": now + 600, "nbf": now - 1}
+    right = {"iss": ISSUER, "aud": "cachesvc", "sub": "repo:a/b", "exp": now + DAY, "nbf": now - 1}
     return {name: value for name, value in {**right, **other}.items() if value is not None}
 
 
@@ -121,8 +123,8 @@ NOW = int(time.time())
         (signed(exp=None), "its signature or its claims"),
         (signed(exp="soon"), "its signature or its claims"),
         (signed(exp=NOW - 31), "its end has come"),
-        (signed(nbf=NOW + 600), "its beginning has not come"),
-        (signed(iat=NOW + 600), "its beginning has not come"),
+        (signed(nbf=NOW + DAY), "its beginning has not come"),
+        (signed(iat=NOW + DAY), "its beginning has not come"),
         (signed(iss="https://other.example"), "no token of an issuer"),
         (signed(iss=None), "no token of an issuer"),
         (signed(iss=[ISSUER]), "no token of an issuer"),
