@@ -203,6 +203,7 @@ class Backends:
         if isinstance(leaf, MemoryTier):
             return await leaf.fullness()
         said = await leaf.report()
+        self._breakers[leaf.name].seen()
         checks = [need.check(said) for need in needs_of_memcached()]
         if leaf.is_sealed:
             checks.append(need_of_seal().check(leaf.has_unsealed()))

@@ -83,6 +83,15 @@ class Breaker:
         self.failures_in_a_row = 0
         self.state = BreakerState.CLOSED
 
+    def seen(self) -> None:
+        """Closes an open breaker: the server has answered a question that is no call.
+
+        Without calls there is no probe, and the server of an idle instance would stay left alone. A server
+        that answers questions only is left alone again after `threshold` calls.
+        """
+        if self.state is BreakerState.OPEN:
+            self.succeeded()
+
     def failed(self) -> None:
         """Counts a failure, which may open the breaker."""
         self.failures_in_a_row += 1

@@ -117,3 +117,14 @@ def test_jitter_lengthens_the_cool_down_by_a_random_share(clock: Seconds) -> Non
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a breaker needs"):
         Breaker(**settings)  # type: ignore[arg-type]  # one field at a time
+
+
+def test_an_open_breaker_closes_without_calls_when_its_server_is_seen_to_answer() -> None:
+    breaker = Breaker(threshold=2, now=lambda: 0.0)
+    breaker.failed()
+    breaker.seen()
+    breaker.failed()
+    assert breaker.is_open, "what is no call does not end a row of failed calls"
+    breaker.seen()
+    assert breaker.state is BreakerState.CLOSED
+    assert breaker.admits()
