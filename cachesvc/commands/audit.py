@@ -25,13 +25,12 @@ from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, fail, instance_url, utf8
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
-from cachesvc.commands.top.deployment import ask_for_deployment, deployment_of
+from cachesvc.commands.top.deployment import DEFAULT_URL, ask_for_deployment, deployment_of
 from cachesvc.commands.top.scrape import Asker
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable, printable_in
 from cachesvc.model.units import Duration
 
-NEARBY = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 2.0
 """The time for one instance's answer."""
 FOLLOW_SECONDS = 1.0
@@ -75,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add(
         "--url",
         default="",
-        help=f"The URL of an instance, which names the others (default, without --topology: {NEARBY}).",
+        help=f"The URL of an instance, which names the others (default, without --topology: {DEFAULT_URL}).",
     )
     add_token(parser, environ)
     add_access(parser, environ)
@@ -130,7 +129,7 @@ async def _run(options: argparse.Namespace, credential: Credential, reach: Reach
 async def _addresses(options: argparse.Namespace, http: aiohttp.ClientSession) -> Mapping[str, str]:
     """The base URL of each instance's operations by its name. Raises `ConfigError`."""
     if options.url or options.topology is None:
-        url = instance_url(options.url or NEARBY)
+        url = instance_url(options.url or DEFAULT_URL)
         return (await ask_for_deployment(Asker(http), [url])).instances
     found = deployment_of(given_topology(options.topology)).instances
     if not found:

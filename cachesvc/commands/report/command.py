@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -18,16 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 from cachesvc.commands.access import Reach, add_access, reach_of
-from cachesvc.commands.arguments import add_topology, fail, instance_url
+from cachesvc.commands.arguments import fail
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
-from cachesvc.commands.documents import given_topology
 from cachesvc.commands.report.figures import METHOD, Change, NamespaceFigures, figures_of
-from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
+from cachesvc.commands.top.deployment import (
+    Deployment,
+    add_deployment,
+    ask_for_deployment,
+    declared_in,
+    urls_in,
+)
 from cachesvc.commands.top.scrape import Asker, Scrape
 from cachesvc.commands.top.units import UNKNOWN, rate, share, size
-from cachesvc.model.errors import ConfigError
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 160
 """Columns of output to a pipe or a file."""
 SHOWN_REFUSALS = 3
@@ -48,16 +50,7 @@ class Report(Struct, frozen=True):
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
     add("what", choices=["namespaces"], help="What the report is about.")
-    add_topology(parser, environ, "It names the instances.")
-    add(
-        "--url",
-        action="append",
-        default=[],
-        dest="urls",
-        metavar="URL",
-        help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
-        f" (default, without --topology: {DEFAULT_URL}).",
-    )
+    add_deployment(parser, environ, "It names the instances.")
     add_token(parser, environ)
     add("--json", action="store_true", help="Prints the figures in JSON, with the method of the estimates.")
     add_access(parser, environ)
@@ -65,8 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 def run(options: argparse.Namespace) -> int:
     """Prints the report and returns the exit code. Raises `ConfigError`."""
-    urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
-    declared = None if options.urls or options.topology is None else _declared(options.topology)
+    urls, declared = urls_in(options), declared_in(options)
     report = asyncio.run(_asked(urls, declared, credential_of(options), reach_of(options)))
     if not report.instances:
         return fail(
@@ -77,13 +69,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(report)
     return 1 if report.silent else 0
-
-
-def _declared(path: Path) -> Deployment:
-    deployment = deployment_of(given_topology(path))
-    if not deployment.instances:
-        raise ConfigError(f"{path}: $.regions", "name no instances: say --url")
-    return deployment
 
 
 async def _asked(

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 from msgspec import Struct
@@ -17,12 +16,17 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from cachesvc.commands.access import Reach, add_access, reach_of
-from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
+from cachesvc.commands.arguments import duration, header_value
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
-from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
-from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
+from cachesvc.commands.top.deployment import (
+    Deployment,
+    add_deployment,
+    ask_for_deployment,
+    declared_in,
+    urls_in,
+)
 from cachesvc.commands.top.picture import picture_of
 from cachesvc.commands.top.scrape import Asker
 from cachesvc.commands.top.verdict import troubles
@@ -30,23 +34,13 @@ from cachesvc.commands.top.view import view
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 130
 """Columns of output to a pipe or a file: enough for every table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add_topology(parser, environ, "It names the instances and the queues.")
-    add(
-        "--url",
-        action="append",
-        default=[],
-        dest="urls",
-        metavar="URL",
-        help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
-        f" (default, without --topology: {DEFAULT_URL}).",
-    )
+    add_deployment(parser, environ, "It names the instances and the queues.")
     add_token(parser, environ)
     add("--once", action="store_true", help="Prints one view and exits with 0 if all is well, else with 1.")
     add(
@@ -71,19 +65,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code. Raises `ConfigError`."""
     if options.interval <= 0:
         raise ConfigError("--interval", "must be above 0")
-    urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
-    declared = None if options.urls or options.topology is None else _declared(options.topology)
+    urls, declared = urls_in(options), declared_in(options)
     try:
         return asyncio.run(_run(options, urls, declared, credential_of(options), reach_of(options)))
     except KeyboardInterrupt:
         return 0
-
-
-def _declared(path: Path) -> Deployment:
-    deployment = deployment_of(given_topology(path))
-    if not deployment.instances:
-        raise ConfigError(f"{path}: $.regions", "name no instances: say --url")
-    return deployment
 
 
 async def _run(

@@ -1,15 +1,21 @@
 """The instances and queues to look at, from the topology document or from an instance's
 answer."""
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from cachesvc.commands.arguments import add_topology, instance_url
+from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.scrape import Asker, Silence
 from cachesvc.config.topology import Topology
+from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable_in
+
+DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 class Region(Struct, frozen=True):
@@ -41,6 +47,38 @@ class Deployment(Struct, frozen=True):
     """
     queues: Mapping[str, str]
     """URL by region. A URL from an instance lacks its password."""
+
+
+def add_deployment(parser: argparse.ArgumentParser, environ: Mapping[str, str], purpose: str) -> None:
+    """Adds `--topology` and `--url`. `purpose` is a sentence for the document's help."""
+    add_topology(parser, environ, purpose)
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        dest="urls",
+        metavar="URL",
+        help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
+        f" (default, without --topology: {DEFAULT_URL}).",
+    )
+
+
+def urls_in(options: argparse.Namespace) -> Sequence[str]:
+    """Returns the URLs to ask for the deployment."""
+    return [instance_url(url) for url in options.urls] or [DEFAULT_URL]
+
+
+def declared_in(options: argparse.Namespace) -> Deployment | None:
+    """Returns the deployment of the topology document; None if instances have to be asked.
+
+    Raises `ConfigError` for a document that is wrong, or that names no instances.
+    """
+    if options.urls or options.topology is None:
+        return None
+    deployment = deployment_of(given_topology(options.topology))
+    if not deployment.instances:
+        raise ConfigError(f"{options.topology}: $.regions", "name no instances: say --url")
+    return deployment
 
 
 def deployment_of(topology: Topology) -> Deployment:
