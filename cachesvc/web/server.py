@@ -318,9 +318,8 @@ class Web:
                         span, self._deadlines.hold(self._call(operation, handler, request, place))
                     )
                     reply.request_id = reply.request_id or request_id_of(request.headers)
-                    if (
-                        len(request) > 1
-                    ):  # few have marks beside their grant, and `get` is slow for what is not there
+                    # Few have marks beside their grant, and `get` is slow for what is not there.
+                    if len(request) > 1:
                         started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
             self.door.note(error)

@@ -15,6 +15,8 @@ from cachesvc.model.scope import EVERY, Action, Scope, fits
 
 ENDLESS_US = 1 << 62
 """The end of a grant that has none."""
+_WHOLE = frozenset((EVERY,))
+"""The patterns of partitions, where the action may be done in all of them."""
 
 
 class Grant:
@@ -41,6 +43,7 @@ class Grant:
         """The name of the identity; empty on an instance where nobody has one."""
         self.end_us = end_us
         """The moment (µs since 1970) from which the identity has to be shown anew."""
+        self.readable: frozenset[str] = frozenset()
         self.readable = frozenset(name for name in namespaces if self.has(Action.READ, name))
         """The declared namespaces in which every key may be read."""
         self.namespaces = dict.fromkeys(
@@ -98,7 +101,12 @@ class Grant:
                 self._require_partition(patterns, action, namespace, of, at)
 
     def _patterns(self, action: Action, namespace: str) -> Collection[str]:
-        """Returns the patterns of the partitions in which the action may be done."""
+        """Returns the patterns of the partitions in which the action may be done.
+
+        Nearly all requests read where all may be read: their scopes are not looked through again.
+        """
+        if action is Action.READ and namespace in self.readable:
+            return _WHOLE
         return {scope.partition for scope in self.scopes if scope.is_for(action, namespace)}
 
     def _required(self, action: Action, namespace: str, field: str) -> Collection[str]:
