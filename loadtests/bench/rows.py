@@ -122,27 +122,18 @@ def _telemetry_cost(run: Run) -> list[Result]:
     ]
 
 
-def _seal_cost(run: Run) -> list[Result]:
-    """Our side seals its copies in memcached; their side is the same service without a key."""
-    sealed, plain = run.stage.service("l2_sealed"), run.stage.service("l2")
+def _cost(name: str, of: str, set_up: str, plain: str, reach: float) -> "Comparison":
+    """Our side is `set_up`; their side is the same service without it."""
 
-    def measure(service: Service) -> Measure:
-        return run.checked(service, run.saturating(service.server, _gets(service.url)))
+    def run(run: Run) -> list[Result]:
+        def measure(service: Service) -> Measure:
+            return run.checked(service, run.saturating(service.server, _gets(service.url)))
 
-    ours, theirs = measure(sealed), measure(plain)
-    result = run.compare("l2_get_sealed", "requests/s", Goal(0.9), ours, theirs)
-    return [replace(result, cpu_bound=True, note="theirs is the same without a seal")]
+        ours, theirs = measure(run.stage.service(set_up)), measure(run.stage.service(plain))
+        result = run.compare(name, "requests/s", Goal(reach), ours, theirs)
+        return [replace(result, cpu_bound=True, note=f"theirs is the same without {of}")]
 
-
-def _tls_cost(run: Run) -> list[Result]:
-    """Our side is L1 over TLS, on connections that stand; their side is the same without TLS."""
-    encrypted, plain = run.stage.service("l1_tls"), run.stage.service("l1")
-
-    def measure(service: Service) -> Measure:
-        return run.checked(service, run.saturating(service.server, _gets(service.url)))
-
-    result = run.compare("l1_get_tls", "requests/s", Goal(0.8), measure(encrypted), measure(plain))
-    return [replace(result, cpu_bound=True, note="theirs is the same without TLS")]
+    return run
 
 
 def _bearer_cost(run: Run) -> list[Result]:
@@ -153,18 +144,6 @@ def _bearer_cost(run: Run) -> list[Result]:
     theirs = run.checked(plain, run.saturating(plain.server, _gets(plain.url)))
     result = run.compare("l1_get_bearer", "requests/s", Goal(0.95), ours, theirs)
     return [replace(result, cpu_bound=True, note="theirs is the same without callers and tokens")]
-
-
-def _limits_cost(run: Run) -> list[Result]:
-    """Our side has rates, a room in L1, spread hot keys and the report; theirs has none."""
-    limited, plain = run.stage.service("l1_limits"), run.stage.service("l1_no_limits")
-
-    def measure(service: Service) -> Measure:
-        return run.checked(service, run.saturating(service.server, _gets(service.url)))
-
-    result = run.compare("l1_get_limits", "requests/s", Goal(0.97), measure(limited), measure(plain))
-    note = "theirs is the same without rates, rooms, spread hot keys and the report"
-    return [replace(result, cpu_bound=True, note=note)]
 
 
 def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
@@ -400,10 +379,16 @@ Comparison = Callable[[Run], list[Result]]
 COMPARISONS: dict[str, Comparison] = {
     "l1_get": _get_against("l1_get", "l1", "bare", 0.85),
     "l2_get": _get_against("l2_get", "l2", "bare", 0.60),
-    "l1_get_tls": _tls_cost,
-    "l2_get_sealed": _seal_cost,
+    "l1_get_tls": _cost("l1_get_tls", "TLS", "l1_tls", "l1", 0.8),
+    "l2_get_sealed": _cost("l2_get_sealed", "a seal", "l2_sealed", "l2", 0.9),
     "l1_get_bearer": _bearer_cost,
-    "l1_get_limits": _limits_cost,
+    "l1_get_limits": _cost(
+        "l1_get_limits",
+        "rates, rooms, spread hot keys and the report",
+        "l1_limits",
+        "l1_no_limits",
+        0.97,
+    ),
     "l3_get": _get_against("l3_get", "l3", "bare", 0.50),
     "l2_get_aiomcache": _get_against("l2_get_aiomcache", "l2", "aiomcache", 1.3),
     "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),

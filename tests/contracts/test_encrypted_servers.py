@@ -104,9 +104,7 @@ async def cell_exchange(bench: Bench) -> AsyncIterator[Exchange]:
 
         async def exchange() -> object:
             (reply,) = await cell.read_many([Read(KEY)])
-            if isinstance(reply, TierError):
-                raise reply
-            return reply
+            return raised(reply)
 
         yield exchange
         await cell.stop()
@@ -120,18 +118,27 @@ async def queue_exchange(bench: Bench) -> AsyncIterator[Exchange]:
         await changes.stop()
 
 
+def memcached_tier(bench: Bench, address: str) -> MemcachedTier:
+    settings = L2(timeout=Duration.parse("2s"))
+    return MemcachedTier("m1", address, settings, CLOCK, access=access_of(settings, bench.context))
+
+
+def raised(found: object) -> object:
+    """The answer. Raises it if it is an error."""
+    if isinstance(found, TierError):
+        raise found
+    return found
+
+
 @asynccontextmanager
 async def memcached_exchange(bench: Bench) -> AsyncIterator[Exchange]:
     with memcached_with_tls(bench) as address:
-        settings = L2(timeout=Duration.parse("2s"))
-        tier = MemcachedTier("m1", address, settings, CLOCK, access=access_of(settings, bench.context))
+        tier = memcached_tier(bench, address)
         await tier.start()
 
         async def exchange() -> object:
             (found,) = await tier.get_many([KEY])
-            if isinstance(found, TierError):
-                raise found
-            return found
+            return raised(found)
 
         yield exchange
         await tier.stop()
@@ -140,14 +147,10 @@ async def memcached_exchange(bench: Bench) -> AsyncIterator[Exchange]:
 @asynccontextmanager
 async def memcached_look(bench: Bench) -> AsyncIterator[Exchange]:
     with memcached_with_tls(bench) as address:
-        settings = L2(timeout=Duration.parse("2s"))
-        tier = MemcachedTier("m1", address, settings, CLOCK, access=access_of(settings, bench.context))
+        tier = memcached_tier(bench, address)
 
         async def exchange() -> object:
-            found = await tier.look(KEY)
-            if isinstance(found, TierError):
-                raise found
-            return found
+            return raised(await tier.look(KEY))
 
         yield exchange
 
