@@ -97,6 +97,17 @@ class _CleanConnection(ResponseHandler):
             return True  # TLS 1.3 sends session tickets unasked, before the first answer
         return not self._arrivals()
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends the read of a body that the end of the connection cuts short.
+
+        aiohttp ends it only if its parser says so at the end. A parser that has failed, as at a
+        trailer without end, says nothing, and the read would wait for its time limit.
+        """
+        body = self._payload
+        super().connection_lost(exc)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the connection ended within the body"))
+
     def set_response_params(self, **params: Any) -> None:
         self.is_new = False
         self._answers = self._received = 0

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import aiohttp
 import pytest
 import requests
+from cachesvc_client.aio.clean_connector import CleanConnector as CleanConnectorOfTheSdk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,13 +22,14 @@ from cachesvc.model.errors import OriginError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.units import Size
 from cachesvc.telemetry.otlp_http import BoundedSession, NotTakenError, Receiver
-from cachesvc.tiers.clean_connector import MOST_BESIDE_BODY
+from cachesvc.tiers.clean_connector import MOST_BESIDE_BODY, CleanConnector
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.http import HttpLoader
 from tests.doubles.hostile_server import HostileServer, endless, hostile, trickle
 from tests.doubles.talkative_server import http_request
 
 KEY = Key.of("pages", "k")
+WITHOUT_END = aiohttp.ClientTimeout()
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nvalue"
 
 
@@ -167,6 +171,29 @@ async def test_an_endless_answer_of_an_origin_is_bounded_in_bytes(
     assert isinstance(found, OriginError)
     assert found.kind is not ProblemKind.ORIGIN_TIMEOUT, "bytes bound it, not time"
     assert server.sent_bytes - before < 32 << 20  # most of it in the kernel
+
+
+@pytest.mark.parametrize("connector", [CleanConnector, CleanConnectorOfTheSdk])
+@pytest.mark.parametrize("end", [b"0\r\nX: " + b"y" * (1 << 16), b"not a size\r\n", b"5\r\nvalueX"])
+async def test_a_body_that_breaks_after_its_head_was_read_ends_at_once(
+    server: HostileServer, connector: type[aiohttp.TCPConnector], end: bytes
+) -> None:
+    """The parser that failed has nothing to say at the end of the connection."""
+    is_head_read = threading.Event()
+
+    def broken() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nv\r\n"
+        is_head_read.wait(30)
+        yield end
+
+    server.lies = [broken()]
+    async with (
+        aiohttp.ClientSession(connector=connector()) as session,
+        session.get(f"http://127.0.0.1:{server.port}/k", timeout=WITHOUT_END) as response,
+    ):
+        is_head_read.set()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(response.read(), 30)
 
 
 async def test_a_body_in_chunks_of_one_byte_is_taken(server: HostileServer) -> None:
