@@ -11,6 +11,7 @@ from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.report import command as report
 from cachesvc.commands.serve import serve
+from cachesvc.commands.size import command as size
 from cachesvc.commands.top import command as top
 from cachesvc.model.errors import ConfigError, TierError
 
@@ -117,6 +118,12 @@ COMMANDS = {
         "0 if every instance answered; 1 if one did not; 2 if a document is wrong.",
         report.add_arguments,
         lambda options, _: report.run(options),
+    ),
+    "size": Command(
+        "Computes memory, connections and network of a deployment from what callers will ask.",
+        "0 if it is computed; 2 if a document is wrong.",
+        size.add_arguments,
+        lambda options, _: size.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cachesvc.model.errors import CachesvcError
 
-READY_WITHIN_SECONDS = 15.0
+READY_WITHIN_SECONDS = 60.0
 STOP_WITHIN_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 
