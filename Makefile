@@ -12,6 +12,8 @@ SOURCE := --no-deps --no-build-isolation
 PROJECT := pyproject.toml
 SDK := $(wildcard clients/python/pyproject.toml)
 PINS := config/requirements
+# Processes that run tests at a time. Much of a test's time is waiting for servers.
+JOBS ?= 2
 TO_RUN := $(VENV)/.installed-to-run
 TO_DEVELOP := $(VENV)/.installed-to-develop
 
@@ -26,10 +28,10 @@ run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (AR
 	@exec $(BIN)/python -m cachesvc serve $(ARGS)
 
 test: $(TO_DEVELOP) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)
-	$(BIN)/pytest -m "not faults" $(ARGS)
+	$(BIN)/pytest -m "not faults" --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-faults: $(TO_DEVELOP) servers ## Break real servers while the checker runs; ends with a table (ARGS="-k name", DRILL_SEED=n)
-	$(BIN)/pytest tests/faults -m faults $(ARGS)
+	$(BIN)/pytest tests/faults -m faults --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 peer-http: $(TO_DEVELOP) servers ## Hold HTTP caching to http-tests/cache-tests (SUITE=file, docs/http-caching.md)
 	$(BIN)/python -m tests.peers.http_caching $(SUITE)

@@ -1,7 +1,9 @@
 """The arena that all drills share, and the table that is printed at the end."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.faults import results
@@ -19,6 +21,17 @@ async def field(shared_arena: Arena) -> Arena:
     """The arena, repaired and current at the start of each drill."""
     await shared_arena.restore()
     return shared_arena
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes the rows of the drills that a worker of pytest-xdist has run (`-n 2`)."""
+    results.ROWS += msgspec.convert(getattr(node, "workeroutput", {}).get("drills", []), list[results.Row])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["drills"] = msgspec.to_builtins(results.ROWS)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
