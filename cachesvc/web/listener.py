@@ -333,12 +333,10 @@ class _Connection(web.RequestHandler):
 
         Stops at the first request that is not the lane's.
         """
-        at = 0
-        while (
-            (transport := self.transport) is not None
-            and at < len(data)
-            and (read := lane.read(data, at)) is not None
-        ):
+        at, transport = 0, self.transport
+        if transport is None or transport.is_closing():
+            return 0
+        while at < len(data) and (read := lane.read(data, at)) is not None:
             try:
                 answer = lane.answer(read, LANE_BYTES - self.unsent())
             except Exception:  # noqa: BLE001  the ordinary way meets the same failure, and tells and logs it
