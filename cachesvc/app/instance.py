@@ -20,9 +20,9 @@ from pathlib import Path
 
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
-from cachesvc.app.callers_file import CallersFile
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
+from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
@@ -58,7 +58,7 @@ class App:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`topology_file` is the document that `callers` are read from again; None: they stay."""
+        """`topology_file` is the document that is read again (`topology_file.py`); None: it stays."""
         self.service = service
         self.topology = topology
         self._clock = clock or SystemClock()
@@ -117,14 +117,19 @@ class App:
                 service.server.operations.tls, "server.operations.tls"
             ),
         )
-        self._callers: CallersFile | None = None
+        self._read_again: TopologyFile | None = None
         if topology_file is not None:
-            self._callers = CallersFile(topology_file, topology, self._web.door.take)
-            self._loops.watch([self._callers.loop])
+            self._read_again = TopologyFile(topology_file, topology, self._take)
+            self._loops.watch([self._read_again.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
             self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
+
+    def _take(self, topology: Topology) -> None:
+        """Takes what may change while the instance runs, from its document."""
+        self._web.door.take(topology.callers)
+        self.limits.take(topology)
 
     def _watched(self) -> Metrics:
         """Everything that counts, by the names of the metrics table."""
@@ -160,7 +165,7 @@ class App:
         )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
-        metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
+        metrics.watch("callers", lambda: int(self._read_again is not None and self._read_again.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
         metrics.watch("handshakes", lambda: self._web.handshakes)
@@ -229,8 +234,8 @@ class App:
             self._tasks.spawn(loop, name)
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
-        if self._callers is not None:
-            self._tasks.spawn(self._callers.run(), self._callers.loop.name)
+        if self._read_again is not None:
+            self._tasks.spawn(self._read_again.run(), self._read_again.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
         if self._certificates.is_used:
@@ -282,9 +287,9 @@ class App:
         servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        callers = [self._callers.trouble] if self._callers is not None and self._callers.trouble else []
+        outdated = self._read_again.trouble if self._read_again is not None else ""
         return [
-            *callers,
+            *([outdated] if outdated else []),
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),
@@ -303,7 +308,7 @@ async def serve(
     """Serves until SIGINT or SIGTERM.
 
     `ready` is called once, with the bound data port and the address of the operations port.
-    `topology_file` is the document that `callers` are read from again.
+    `topology_file` is the document that callers and limits are read from again.
     """
     raise_descriptor_limit()
     app = App(service, topology, topology_file=topology_file)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
+from cachesvc.config.callers import rates_of
 from cachesvc.config.limits import Rates
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
-from cachesvc.model.caller import ANONYMOUS
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.troubles import CUT_OFF, used_up
 from cachesvc.tiers.origin.budget import Turns
@@ -28,8 +28,7 @@ class Limits:
     leasing: Leasing
     turns: Mapping[str, Turns]
     """The origin budgets, by namespace; only of namespaces that have one."""
-    rates: RateLimits | None
-    """The rates; None if there are none."""
+    rates: RateLimits
 
     @property
     def shares(self) -> Mapping[tuple[str, ...], Share]:
@@ -37,8 +36,25 @@ class Limits:
         return {tuple(share.limit): share for share in self.leasing.shares}
 
     def watched(self) -> Sequence[Loop]:
-        """The loop that renews the shares, if there are any."""
-        return [self.leasing.loop] if self.leasing.shares else []
+        """The loop that renews the shares."""
+        return [self.leasing.loop]
+
+    def leased(self) -> list[Share]:
+        """Returns the shares that are to be renewed."""
+        return [*(share for one in self.turns.values() for share in one.shares), *self.rates.shares]
+
+    def take(self, topology: Topology) -> None:
+        """Takes the rates, and the numbers of origin budgets, of a topology that was read again.
+
+        A budget that a namespace gets or loses, or that limits another thing, is taken at the next start.
+        """
+        for name, turns in self.turns.items():
+            budget = topology.namespaces[name].origin_budget
+            if budget is not None:
+                turns.change(budget)
+        self.rates.take(_rates_of_namespaces(topology), dict(rates_of(topology.callers)))
+        self.leasing.shares = self.leased()
+        self.leasing.want()
 
     def troubles(self) -> Iterator[str]:
         """Yields a sentence for each limit that has refused something of late."""
@@ -64,16 +80,14 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
         for name, namespace in topology.namespaces.items()
         if namespace.origin_budget is not None
     }
-    limited = {name: one.rates for name, one in topology.namespaces.items() if one.rates is not None}
-    of_callers = dict(_rates_of_callers(topology))
-    rates = RateLimits(limited, of_callers, instances=instances) if limited or of_callers else None
-    shares = [share for one in turns.values() for share in one.shares]
-    leasing = Leasing(lessor, [*shares, *(rates.shares if rates is not None else ())])
+    rates = RateLimits(_rates_of_namespaces(topology), dict(rates_of(topology.callers)), instances=instances)
+    leasing = Leasing(lessor, [])
     for one in turns.values():
         one.want = leasing.want
-    if rates is not None:
-        rates.want = leasing.want
-    return Limits(leasing, turns, rates)
+    rates.want = leasing.want
+    limits = Limits(leasing, turns, rates)
+    leasing.shares = limits.leased()
+    return limits
 
 
 def instances_of(region: str, topology: Topology) -> int:
@@ -81,14 +95,8 @@ def instances_of(region: str, topology: Topology) -> int:
     return max(1, len(topology.regions[region].instances))
 
 
-def _rates_of_callers(topology: Topology) -> Iterator[tuple[str, Rates]]:
-    if topology.callers is None:
-        return
-    for name, caller in topology.callers.named.items():
-        if caller.rates is not None:
-            yield name, caller.rates
-    if topology.callers.anonymous_rates is not None:
-        yield ANONYMOUS.name, topology.callers.anonymous_rates
+def _rates_of_namespaces(topology: Topology) -> dict[str, Rates]:
+    return {name: one.rates for name, one in topology.namespaces.items() if one.rates is not None}
 
 
 def _longest_load_us(namespace: Namespace) -> int:

@@ -5,7 +5,7 @@ have two tokens while one replaces the other, the older with an end.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from importlib.util import find_spec
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from cachesvc.config.addresses import http_fault
 from cachesvc.config.limits import Rates, check_rates
 from cachesvc.config.mistakes import Mistakes
+from cachesvc.model.caller import ANONYMOUS
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.loopback import is_loopback
 from cachesvc.model.scope import Action, Scope
@@ -63,7 +64,7 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
     rates: Rates | None = None
     """The rates of this caller in a region, over all its instances and namespaces.
 
-    Instances read them when they start. Left out: not limited."""
+    Left out: not limited."""
 
 
 class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +97,11 @@ class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
     `EdDSA`."""
     leeway: Duration = Duration.parse("30s")
     """How far the issuer's clock may be off, for `exp` and `nbf`; 5m at most."""
+    rates: Rates | None = None
+    """The rates of all callers of this issuer together, in a region, as a caller's `rates`.
+
+    Metrics and refusals name them `ISSUER:*`. A caller that needs rates of its own gets a token
+    (`named`), or an issuer entry. Left out: not limited."""
 
 
 class Callers(Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,6 +122,23 @@ class Callers(Struct, frozen=True, forbid_unknown_fields=True):
     Left out: without an identity nothing is answered but `/livez`, `/readyz` and `/openapi.json`."""
     anonymous_rates: Rates | None = None
     """The rates of all callers together that show no identity, as a caller's `rates`."""
+
+
+def rated_as(issuer: str) -> str:
+    """Returns the name under which the callers of an issuer share their rates."""
+    return f"{issuer}:*"
+
+
+def rates_of(callers: Callers | None) -> Iterator[tuple[str, Rates]]:
+    """Yields the rates of callers by the name under which requests count (`Caller.rated_as`)."""
+    if callers is None:
+        return
+    rates = {name: caller.rates for name, caller in callers.named.items()}
+    rates |= {rated_as(name): issuer.rates for name, issuer in callers.issuers.items()}
+    rates[ANONYMOUS.rated_as] = callers.anonymous_rates
+    for name, one in rates.items():
+        if one is not None:
+            yield name, one
 
 
 EVERYTHING = tuple(Scope(action, "*") for action in Action)
@@ -181,6 +204,8 @@ def _check_issuer(issuer: Issuer, path: str, found: Mistakes) -> None:
             f"{path}.algorithms[{index}]",
             f"{algorithm!r} is none of {', '.join(ALGORITHMS)}: only these have a key that nobody else needs",
         )
+    if issuer.rates is not None:
+        check_rates(issuer.rates, f"{path}.rates", found)
     found.require(issuer.leeway <= 300_000_000, f"{path}.leeway", "is above 5m: set the clocks instead")
 
 

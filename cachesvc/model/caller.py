@@ -8,6 +8,8 @@ class Caller(Struct, frozen=True, gc=False):
 
     name: str = ""
     """The name under which the caller is configured; empty for an anonymous one."""
+    rated_as: str = ""
+    """The name whose rates the caller's requests count for: its own, or that of its issuer."""
 
 
 ANONYMOUS = Caller()

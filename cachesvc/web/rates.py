@@ -55,6 +55,12 @@ class Counted:
     def __repr__(self) -> str:
         return f"<Counted {self.bucket!r} of {self.share!r}>"
 
+    def change(self, rate: Rate | ByteRate, now: float) -> None:
+        """Counts to another rate from now on; what was charged stays charged."""
+        self.rate = rate
+        self.share.resize(rate.per_second)
+        self.bucket.change(*self._shared(), now)
+
     def charge(self, amount: int, now: float) -> None:
         self.tried += amount
         self.share.used += amount
@@ -93,15 +99,14 @@ class Meter:
         "_allowed_hits",
         "_bytes",
         "_hits",
+        "_new",
         "_settle_at",
         "counted",
         "refuses_hits",
     )
 
     def __init__(self, of: str, name: str, rates: Rates, instances: int, now: Callable[[], float]) -> None:
-        self.counted: Mapping[str, Counted] = {
-            what: Counted(Limit(of, name, what), rate, instances, now) for what, rate in rates.named.items()
-        }
+        self.counted: dict[str, Counted] = {}
         self.refuses_hits: Counted | None = None
         """The rate that refused the last L1 hit that was refused."""
         self._hits = self._bytes = 0
@@ -109,9 +114,23 @@ class Meter:
         self._allowed_hits = self._allowed_bytes = 0.0
         """The amounts of these at which the meter must look at its buckets."""
         self._settle_at = 0.0
+        self._new = lambda what, rate: Counted(Limit(of, name, what), rate, instances, now)
+        self.change(rates, now())
 
     def __repr__(self) -> str:
         return f"<Meter {self.counted}>"
+
+    def change(self, rates: Rates, now: float) -> None:
+        """Counts to other rates from now on. Those that stand in both go on as they are."""
+        self.settle(now)
+        for what, rate in rates.named.items():
+            if what not in self.counted:
+                self.counted[what] = self._new(what, rate)
+            elif rate != self.counted[what].rate:
+                self.counted[what].change(rate, now)
+        for what in self.counted.keys() - rates.named.keys():
+            del self.counted[what]
+        self._settle_at = 0.0
 
     def hit(self, size: int, now: float) -> bool:
         """Charges an L1 hit of so many bytes; False, and nothing is charged, if it is refused.
@@ -192,17 +211,33 @@ class RateLimits:
         instances: int,
         now: Callable[[], float] = perf_counter,
     ) -> None:
-        """`callers`: by name, empty for anonymous ones. `instances`: those of the region."""
+        """`instances`: those of the region."""
         self.want: Callable[[], None] = lambda: None
         """Called when a request was refused: a larger share may be had."""
         self._now = now
-        self._of_namespace = {
-            name: Meter("namespace", name, rates, instances, now) for name, rates in namespaces.items()
-        }
-        self._of_caller = {
-            name: Meter("caller", name or ANONYMOUS_NAME, rates, instances, now)
-            for name, rates in callers.items()
-        }
+        self._instances = instances
+        self._of_namespace: dict[str, Meter] = {}
+        self._of_caller: dict[str, Meter] = {}
+        self.take(namespaces, callers)
+
+    def take(self, namespaces: Mapping[str, Rates], callers: Mapping[str, Rates]) -> None:
+        """Takes the place of the rates before. A limit that is in both goes on with its share.
+
+        `callers`: by `Caller.rated_as`, empty for anonymous ones.
+        """
+        for of, meters, rates_of in (
+            ("namespace", self._of_namespace, namespaces),
+            ("caller", self._of_caller, callers),
+        ):
+            for name, rates in rates_of.items():
+                if name in meters:
+                    meters[name].change(rates, self._now())
+                else:
+                    meters[name] = Meter(of, name or ANONYMOUS_NAME, rates, self._instances, self._now)
+            for name in meters.keys() - rates_of.keys():
+                del meters[name]
+        self.is_on = bool(self._of_namespace or self._of_caller)
+        """False if nothing is limited: then nobody has to ask."""
 
     def __repr__(self) -> str:
         return f"<RateLimits of {[*self._of_namespace, *self._of_caller]}>"
@@ -222,7 +257,7 @@ class RateLimits:
         meter = self._of_namespace.get(namespace)
         if meter is not None and not meter.hit(size, now):
             raise self._refused(meter.refuses_hits, now)
-        other = self._of_caller.get(caller.name)
+        other = self._of_caller.get(caller.rated_as)
         if other is not None and not other.hit(size, now):
             if meter is not None:
                 meter.take_back(1, size)
@@ -233,7 +268,7 @@ class RateLimits:
     ) -> Mapping[int, RequestError]:
         """Charges the L1 hits of a batch; returns the refused ones by their places."""
         now, total = self._now(), sum(sizes)
-        meter, other = self._of_namespace.get(namespace), self._of_caller.get(caller.name)
+        meter, other = self._of_namespace.get(namespace), self._of_caller.get(caller.rated_as)
         if meter is None or meter.takes_hits(len(sizes), total, now):
             if other is None or other.takes_hits(len(sizes), total, now):
                 return {}
@@ -289,7 +324,7 @@ class RateLimits:
             meter.charge("bytes", size, now)
 
     def _meters(self, namespace: str, caller: Caller) -> list[Meter]:
-        found = (self._of_namespace.get(namespace), self._of_caller.get(caller.name))
+        found = (self._of_namespace.get(namespace), self._of_caller.get(caller.rated_as))
         return [meter for meter in found if meter is not None]
 
     def _refused(self, counted: Counted | None, now: float) -> RequestError:

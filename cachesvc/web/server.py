@@ -106,7 +106,7 @@ class Web:
 
         Without `rates` no rate is limited.
         """
-        self._rates = rates
+        self._rates = rates = rates or RateLimits({}, {}, instances=1)
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -300,7 +300,7 @@ class Web:
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
-                    if self._rates is not None:
+                    if self._rates.is_on:
                         self._rates.check_hit(namespace, len(entry.value), started, grant.caller)
                     reply = self._entries.hit(entry, place.key)
                 else:

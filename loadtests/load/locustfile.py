@@ -13,7 +13,7 @@ weights. More is in `loadtests/README.md`.
 import os
 from typing import Any
 
-from locust import events
+from locust import events, runners
 from locust.env import Environment
 
 from loadtests.load.changes import ChangeError
@@ -53,5 +53,7 @@ try:
     SETTINGS = settings_of(os.environ)
 except ValueError as wrong:
     raise SystemExit(f"load: {wrong}") from wrong
+# A worker on a busy machine is silent for longer than three seconds, and not missing.
+runners.HEARTBEAT_LIVENESS = 30
 globals().update(classes_of(SETTINGS))
 events.init.add_listener(begin)

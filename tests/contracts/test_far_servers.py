@@ -23,6 +23,7 @@ from cachesvc.tiers.l2.memcached import MemcachedTier
 from cachesvc.tiers.l3.contract import FenceReply, Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.redis_connections import RedisConnections
+from tests.doubles.own_time import OwnTime
 from tests.doubles.servers import RealServer, memcached_server, redis_server
 from tests.doubles.waiting import until
 from tests.faults.proxy import Link, Order
@@ -31,9 +32,10 @@ ROUND_TRIPS_MS = [50, 100, 200, 400]
 KEY = Key.of("docs", "a")
 CLOCK = SystemClock()
 SKEW_US = 20_000
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
+"""A single call may fail on a busy machine; a server that is too far fails all of them."""
 LONGEST_SECONDS = 3.0
-"""No call waits for a hung server longer than this, on a busy machine (`FairTimeout`)."""
+"""No call waits for a hung server longer than this, in the time that the loop has had."""
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,12 @@ async def succeeded(call: Callable[[], Awaitable[object]]) -> int:
     """Calls until the answer is no `TierError`, and returns how often it failed before."""
     failures, ends = 0, time.monotonic() + PATIENCE_SECONDS
     while True:
-        began = time.monotonic()
-        try:
-            answer = await call()
-        except TierError as error:
-            answer = error
-        assert time.monotonic() - began < PATIENCE_SECONDS / 3
+        async with OwnTime() as took:
+            try:
+                answer = await call()
+            except TierError as error:
+                answer = error
+        assert took.seconds < PATIENCE_SECONDS / 3
         if not isinstance(answer, TierError):
             return failures
         failures += 1
@@ -93,18 +95,18 @@ async def test_a_far_cell_attaches_and_answers(redis: RealServer, round_trip_ms:
         await succeeded(read)
         await succeeded(fence)
         for _ in range(3):
-            assert isinstance(await read(), Reply)
+            await succeeded(read)
         now = CLOCK.now_us()
         put = Put(KEY, Entry(b"v", now, now + 60 * SECONDS))
         await succeeded(lambda: _first(cell.put_many([put])))
 
         link.obey(Order("far", mode="hold"))
-        began = time.monotonic()
-        assert isinstance(await read(), TierError)
-        assert time.monotonic() - began < LONGEST_SECONDS
-        began = time.monotonic()
-        assert isinstance(await read(), TierError), "the next one finds no connection"
-        assert time.monotonic() - began < 2 * (0.3 + 6 * round_trip_ms / 1000) + 0.5
+        async with OwnTime() as took:
+            assert isinstance(await read(), TierError)
+        assert took.seconds < LONGEST_SECONDS
+        async with OwnTime() as took:
+            assert isinstance(await read(), TierError), "the next one finds no connection"
+        assert took.seconds < 2 * (0.3 + 6 * round_trip_ms / 1000) + 0.5
         link.obey(Order("far", delay_ms=round_trip_ms / 2))
         await succeeded(read)
         await cell.stop()
@@ -121,10 +123,10 @@ async def test_a_cell_that_hangs_from_the_start_costs_a_request_the_time_of_a_ne
         link.obey(Order("far", mode="hold"))
         cell = RedisCell("c1", f"redis://127.0.0.1:{port}/0", L3(), SKEW_US, CLOCK)
         for _ in range(3):
-            began = time.monotonic()
-            (reply,) = await cell.read_many([Read(KEY)])
+            async with OwnTime() as took:
+                (reply,) = await cell.read_many([Read(KEY)])
             assert isinstance(reply, TierError)
-            assert time.monotonic() - began < LONGEST_SECONDS
+            assert took.seconds < LONGEST_SECONDS
             await asyncio.sleep(0.1)
         link.obey(Order("far"))
         await succeeded(lambda: _first(cell.read_many([Read(KEY)])))
@@ -139,13 +141,13 @@ async def test_a_far_queue_takes_changes(redis: RealServer, round_trip_ms: int) 
         await succeeded(lambda: changes.take("eu-a", count=10, wait_seconds=0.1))
         await succeeded(lambda: changes.append(change))
         for _ in range(3):
-            await changes.append(change)
-            assert await changes.take("eu-a", count=10, wait_seconds=0.1)
+            await succeeded(lambda: changes.append(change))
+            assert await changes.take("eu-a", count=10, wait_seconds=10)
         link.obey(Order("far", mode="hold"))
-        began = time.monotonic()
-        with pytest.raises(TierError):
-            await changes.append(change)
-        assert time.monotonic() - began < 1 + 5 * max(round_trip_ms / 1000, 0.1) + 1
+        async with OwnTime() as took:
+            with pytest.raises(TierError):
+                await changes.append(change)
+        assert took.seconds < 1 + 5 * max(round_trip_ms / 1000, 0.1) + 1
         await changes.stop()
 
 
@@ -190,16 +192,24 @@ async def test_a_far_memcached_is_connected_and_answers(memcached: RealServer, r
         await tier.start()
         await succeeded(lambda: _first(tier.get_many([KEY])))
         now = CLOCK.now_us()
-        assert await tier.set_many([(KEY, Entry(b"v", now, now + 60 * SECONDS))]) == []
-        for _ in range(3):
+        item = (KEY, Entry(b"v", now, now + 600 * SECONDS))
+
+        async def store() -> TierError | None:
+            return next(iter(await tier.set_many([item])), None)
+
+        async def read() -> object:
             (found,) = await tier.get_many([KEY])
-            assert isinstance(found, Entry)
-            assert found.value == b"v"
+            assert isinstance(found, TierError) or (found is not None and found.value == b"v")
+            return found
+
+        await succeeded(store)
+        for _ in range(3):
+            await succeeded(read)
         link.obey(Order("far", mode="hold"))
-        began = time.monotonic()
-        (found,) = await tier.get_many([KEY])
+        async with OwnTime() as took:
+            (found,) = await tier.get_many([KEY])
         assert isinstance(found, TierError)
-        assert time.monotonic() - began < LONGEST_SECONDS
+        assert took.seconds < LONGEST_SECONDS
         link.obey(Order("far", delay_ms=round_trip_ms / 2))
         await succeeded(lambda: _first(tier.get_many([KEY])))
         await tier.stop()

@@ -5,6 +5,7 @@ A real server is behind it, which tells the truth whenever the test does not lie
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,7 +29,11 @@ from tests.doubles.hostile_server import HostileServer, Relay, endless, hostile,
 from tests.doubles.servers import redis_server
 
 CLOCK = SystemClock()
-SETTINGS = L3(connect_timeout=Duration.parse("400ms"), timeout=Duration.parse("400ms"))
+SETTINGS = L3(connect_timeout=Duration.parse("5s"), timeout=Duration.parse("5s"))
+SHORT = L3(connect_timeout=Duration.parse("5s"), timeout=Duration.parse("400ms"))
+"""For lies that have no end."""
+PATIENCE_SECONDS = 60
+"""The time of calls that have to end at all, on a machine that runs ten other programs."""
 SKEW_US = 20_000
 KEYS = [Key.of("docs", name) for name in "abc"]
 NONCE = "0badcafe"
@@ -56,10 +61,10 @@ def server() -> Iterator[HostileServer]:
 
 
 @asynccontextmanager
-async def cell_on(server: HostileServer) -> AsyncIterator[RedisCell]:
+async def cell_on(server: HostileServer, settings: L3 = SETTINGS) -> AsyncIterator[RedisCell]:
     """A cell that is attached, knows its scripts, and tells the truth again at the end."""
     url = f"redis://127.0.0.1:{server.port}/0"
-    cell = RedisCell("c1", url, SETTINGS, SKEW_US, CLOCK, rng=AtOnce(), nonce=lambda: NONCE)
+    cell = RedisCell("c1", url, settings, SKEW_US, CLOCK, rng=AtOnce(), nonce=lambda: NONCE)
     try:
         while isinstance((await cell.put_many([Put(KEYS[0], entry())]))[0], TierError):  # noqa: ASYNC110  another process
             await asyncio.sleep(0.01)  # a new issuer waits, by the server's clock
@@ -69,15 +74,22 @@ async def cell_on(server: HostileServer) -> AsyncIterator[RedisCell]:
         yield cell
         server.lies.clear()
         server.always = None
-        (stored,) = await cell.put_many([Put(KEYS[0], entry())])
+        stored = await in_time(lambda: cell.put_many([Put(KEYS[0], entry())]))
         assert isinstance(stored, PutReply), stored
-        (read,) = await cell.read_many([Read(KEYS[0])])
-        assert isinstance(read, Reply)
+        read = await in_time(lambda: cell.read_many([Read(KEYS[0])]))
+        assert isinstance(read, Reply), read
         assert read.entry == stored.entry
     finally:
         server.lies.clear()
         server.always = None
-        await asyncio.wait_for(cell.stop(), 5)
+        await asyncio.wait_for(cell.stop(), PATIENCE_SECONDS)
+
+
+async def in_time(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer to the only item of a call, which is made again while a busy machine is too late."""
+    while isinstance(answer := (await ask())[0], TierTimeoutError):
+        pass
+    return answer
 
 
 async def read(cell: RedisCell) -> list[Any]:
@@ -164,9 +176,9 @@ def test_any_reply_is_an_answer_or_a_failure_of_its_call(
     server: HostileServer, replies: list[bytes], use: Ask
 ) -> None:
     async def lying() -> None:
-        async with cell_on(server) as cell:
+        async with cell_on(server, SHORT) as cell:
             server.lies = [[reply + b"\r\n!"] for reply in replies]  # and what nobody asked for
-            await asyncio.wait_for(use(cell), 5)
+            await asyncio.wait_for(use(cell), PATIENCE_SECONDS)
 
     asyncio.run(lying())
 
@@ -270,13 +282,12 @@ HUGE = [
 @pytest.mark.parametrize("said", HUGE)
 async def test_a_length_that_nothing_has_costs_nothing(server: HostileServer, said: bytes) -> None:
     """A list of 10⁹ parts held up the event loop for nine seconds, when it was taken down."""
-    async with cell_on(server) as cell:
+    async with cell_on(server, SHORT) as cell:
         server.lies = [[said]]
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.process_time()
         found = await read(cell)
         assert all(isinstance(one, UnreadableAnswerError | TierTimeoutError) for one in found)
-        assert loop.time() - began < 2
+        assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -285,10 +296,10 @@ async def test_a_length_that_nothing_has_costs_nothing(server: HostileServer, sa
     ids=repr,
 )
 async def test_an_endless_reply_is_bounded_in_bytes(server: HostileServer, piece: bytes) -> None:
-    async with cell_on(server) as cell:
+    async with cell_on(server, SHORT) as cell:
         server.always = partial(_endless_list, piece)
         before = server.sent_bytes
-        found = await asyncio.wait_for(read(cell), 8)
+        found = await asyncio.wait_for(read(cell), PATIENCE_SECONDS)
         assert server.sent_bytes - before < MOST_BYTES + (8 << 20)  # and what is in the kernel
         assert all(isinstance(one, UnreadableAnswerError | TierTimeoutError) for one in found)
 
@@ -299,9 +310,10 @@ def _endless_list(piece: bytes) -> Iterator[bytes]:
 
 
 async def test_a_reply_that_trickles_ends_with_its_time(server: HostileServer) -> None:
-    async with cell_on(server) as cell:
+    async with cell_on(server, SHORT) as cell:
         server.always = partial(trickle, b"$5000\r\n" + b"x" * 5000, server.stopping)
-        assert all(isinstance(one, TierTimeoutError) for one in await asyncio.wait_for(read(cell), 5))
+        found = await asyncio.wait_for(read(cell), PATIENCE_SECONDS)
+        assert all(isinstance(one, TierTimeoutError) for one in found)
 
 
 async def test_a_value_may_contain_anything(server: HostileServer) -> None:

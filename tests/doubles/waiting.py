@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(what: str, holds: Callable[[], bool | Awaitable[bool]], *, seconds: float = 10.0) -> None:
+async def until(what: str, holds: Callable[[], bool | Awaitable[bool]], *, seconds: float = 30.0) -> None:
     """Calls `holds` until it is true.
 
     Raises `AssertionError` with the text `what` if that takes more than `seconds`.

@@ -124,7 +124,7 @@ async def test_callers_change_without_a_restart_and_instances_know_each_other(de
 
     await asyncio.to_thread(deployment.write, tokens, "}")
     async with asyncio.timeout(20):
-        trouble = "callers of before are in force"
+        trouble = "callers and limits of before are in force"
         while trouble not in (await deployment.ask("GET", "/readyz?verbose", "token-of-ops"))[1]:  # noqa: ASYNC110  over HTTP
             await asyncio.sleep(0.05)
     assert (await deployment.ask("GET", key, "another"))[0] == 200

@@ -5,7 +5,7 @@ import urllib.request
 from typing import Any
 
 import pytest
-from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss, NearSettings
+from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss, NearSettings, Profile
 
 from tests.doubles.waiting import until
 
@@ -25,8 +25,10 @@ class Pages:
 
 
 async def test_one_of_two_hundred_callers_in_two_clients_loads(url: str) -> None:
+    """Their patience is long: on a busy machine, nobody gives up waiting and loads alone."""
     pages = Pages()
-    async with Cache.from_url(url) as one, Cache.from_url(url) as two:
+    patient = Profile(timeout=60, connect_timeout=30, lease_wait=60)
+    async with Cache.from_url(url, profile=patient) as one, Cache.from_url(url, profile=patient) as two:
         asking = [
             (one, two)[i % 2].namespace("pages").get_or_load("shared", pages.load, ttl="5m")
             for i in range(200)

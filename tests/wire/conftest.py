@@ -136,7 +136,7 @@ async def read_response(reader: asyncio.StreamReader, method: str) -> Response:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Waits until this is so: what a real socket does has no event to wait for."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

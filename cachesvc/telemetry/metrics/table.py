@@ -180,7 +180,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "callers",
         "",
-        "1 while callers of before are in force: those in the document are wrong.",
+        "1 while callers and limits of before are in force: those in the document are wrong.",
     ),
     # this instance
     Metric(

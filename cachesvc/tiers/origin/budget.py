@@ -85,6 +85,20 @@ class Turns:
     def shares(self) -> list[Share]:
         return [share for share in (self._at_once, self._per_second) if share is not None]
 
+    def change(self, budget: OriginBudget) -> None:
+        """Takes the numbers of another budget that limits the same things; else does nothing."""
+        if (bool(budget.concurrency), bool(budget.loads_per_second)) != (
+            self._at_once is not None,
+            self._per_second is not None,
+        ):
+            return
+        self._budget = budget
+        if self._at_once is not None:
+            self._at_once.resize(budget.concurrency)
+        if self._per_second is not None:
+            self._per_second.resize(budget.loads_per_second)
+            self._change_rate()
+
     @property
     def refused(self) -> int:
         """Loads that got no turn in time."""

@@ -20,6 +20,7 @@ class Leasing:
         self, lessor: Lessor, shares: Sequence[Share], *, keep_seconds: float = KEEP_SECONDS
     ) -> None:
         self.shares = shares
+        """May be replaced at any time; what is new is asked for with the next request."""
         self.loop = Loop("shares of limits")
         self._lessor = lessor
         self._keep_seconds = keep_seconds
@@ -39,12 +40,12 @@ class Leasing:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Asks until it is cancelled. Does nothing for an instance without limits."""
-        if not self.shares:
-            return
+        """Asks until it is cancelled. Asks nothing for an instance without limits."""
         with self.loop.alive():
             self._lapse_at(asyncio.get_running_loop().time() + self._keep_seconds)
             while True:
+                if not self.shares:
+                    await self._wanted.wait()
                 worked = await self.loop.once(self.renew)
                 if worked and self._has_shrunk:
                     continue  # the others wait for this instance to say that it uses no more
@@ -58,16 +59,18 @@ class Leasing:
     async def renew(self) -> None:
         """Asks once. Raises `TierError`; then the shares stay as they are until their term ends."""
         self._wanted.clear()
-        loop = asyncio.get_running_loop()
+        loop, shares = asyncio.get_running_loop(), self.shares
         now = loop.time()
+        if not shares:
+            return
         granted = await self._lessor.lease(
-            [share.ask(self._keep_seconds) for share in self.shares],
+            [share.ask(self._keep_seconds) for share in shares],
             heard=self._epoch,
             age_us=round((now - self._asked_at) * 1e6) if self._epoch else 0,
         )
         self._epoch, self._asked_at = granted.epoch, now
         self._has_shrunk = False
-        for share, grant in zip(self.shares, granted.grants, strict=True):
+        for share, grant in zip(shares, granted.grants, strict=True):
             self._has_shrunk |= share.grant(grant)
         self._lapse_at(now + self._keep_seconds)
 

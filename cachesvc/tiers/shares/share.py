@@ -135,6 +135,13 @@ class Share:
         self._put_in_force(share)
         return shrank
 
+    def resize(self, amount: float) -> None:
+        """Changes the whole limit; the share stays the same part of it until the next grant."""
+        part = amount / self.amount
+        self.amount = amount
+        self._floor = max(self._least, self._floor * part)
+        self._put_in_force(self.in_force * part)
+
     def refuse(self) -> None:
         """Counts a refusal."""
         self.refused += 1

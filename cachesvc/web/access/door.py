@@ -111,7 +111,7 @@ class Door:
         self._forget()
 
     def _granted(self, name: str, caller: NamedCaller, end_us: int = ENDLESS_US) -> Grant:
-        return Grant(Caller(name), map(Scope.parse, caller.scopes), self._namespaces, end_us=end_us)
+        return Grant(Caller(name, name), map(Scope.parse, caller.scopes), self._namespaces, end_us=end_us)
 
     def stop(self) -> None:
         """Ends what runs in the background."""
@@ -201,7 +201,12 @@ class Door:
             raise self._unknown(f"the token is not taken: {error}") from None
         except TierUnavailableError as error:
             raise RequestError(ProblemKind.ISSUER_UNAVAILABLE, error.why, field="Authorization") from None
-        return Grant(Caller(bearer.name), bearer.scopes, self._namespaces, end_us=bearer.end_us)
+        return Grant(
+            Caller(bearer.name, bearer.rated_as),
+            bearer.scopes,
+            self._namespaces,
+            end_us=bearer.end_us,
+        )
 
     def _expired(self, why: str) -> RequestError:
         self.refusals.expired += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cachesvc.config.callers import Callers, Issuer
+from cachesvc.config.callers import Callers, Issuer, rated_as
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.scope import Scope
 from cachesvc.web.access.key_set import Jwk, KeySet
@@ -36,6 +36,7 @@ class Bearer(Struct, frozen=True):
     name: str
     scopes: tuple[Scope, ...]
     end_us: int
+    rated_as: str
 
 
 class Issuers:
@@ -119,7 +120,7 @@ class Issuers:
             int(claims["exp"]) * SECONDS + issuer.leeway,
             self._clock.now_us() + round(BELIEVED_SECONDS * SECONDS),
         )
-        return Bearer(f"{name}:{subject}", scopes_of(issuer, claims), end)
+        return Bearer(f"{name}:{subject}", scopes_of(issuer, claims), end, rated_as(name))
 
 
 def scopes_of(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[Scope, ...]:

@@ -74,7 +74,7 @@ class Batches:
         overload: Overload,
         in_flight: BytesInFlight,
         fair_seconds: float,
-        rates: RateLimits | None = None,
+        rates: RateLimits,
     ) -> None:
         """`overload` is told which requests wait for their body, and how many keys they have.
 
@@ -110,17 +110,17 @@ class Batches:
         watermark, queues = self._fences.watermark, self._fences.queues
         room = Room(self._limits.max_answer)
         results, missing = self._from_l1(place.namespace, keys, options, room)
-        if self._rates is not None:
+        if self._rates.is_on:
             missing = self._within_rates(self._rates, place.namespace, grant.caller, results, missing)
         granted: list[tuple[Key, Answer]] = []
         try:
             if missing:
                 await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
-            if self._rates is not None:
+            if self._rates.is_on:
                 size = sum(len(results[i].value) for i in missing)
                 self._rates.charge_bytes(place.namespace, size, grant.caller)
-            if room.is_short or ((missing or self._rates is not None) and "error" in outcomes):
+            if room.is_short or ((missing or self._rates.is_on) and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             if self._spread.hot:
@@ -338,7 +338,7 @@ class Batches:
             Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
         )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
-        if self._rates is not None:
+        if self._rates.is_on:
             caller = grant_of(request).caller
             self._refuse_beyond_rates(self._rates, place.namespace, caller, items, refusals)
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]

@@ -77,7 +77,7 @@ class Entries:
         in_flight: BytesInFlight,
         inspections: Inspections,
         fair_seconds: float,
-        rates: RateLimits | None = None,
+        rates: RateLimits,
     ) -> None:
         """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
 
@@ -154,12 +154,12 @@ class Entries:
 
     def _count_hit(self, place: Place, entry: Entry, caller: Caller) -> None:
         """Charges an L1 hit to the rates. Raises `RequestError` (`rate-limited`)."""
-        if self._rates is not None:
+        if self._rates.is_on:
             self._rates.check_hit(place.namespace, len(entry.value), perf_counter(), caller)
 
     async def _from_beyond(self, place: Place, options: ReadOptions, caller: Caller) -> Answer:
         """Reads beyond L1. Raises `RequestError` (`rate-limited`)."""
-        if self._rates is None:
+        if not self._rates.is_on:
             return await self._reader.get(place.key, options)
         self._rates.check("reads", place.namespace, caller=caller)
         answer = await self._reader.get(place.key, options)
@@ -269,7 +269,7 @@ class Entries:
         lease = _lease(request)
         try:
             draft = self._draft(request, place.namespace, lease)
-            if self._rates is not None:
+            if self._rates.is_on:
                 self._rates.check("writes", place.namespace, caller=grant_of(request).caller)
             value = await self._value(request, place.namespace)
         except RequestError as error:
@@ -277,7 +277,7 @@ class Entries:
                 reason = Release.FAILED if error.kind is ProblemKind.RATE_LIMITED else Release.UNKEPT
                 await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=reason))])
             raise
-        if self._rates is not None:
+        if self._rates.is_on:
             self._rates.charge_bytes(place.namespace, len(value), grant_of(request).caller)
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
@@ -356,7 +356,7 @@ class Entries:
                     field=field,
                 )
         options = InvalidateOptions(author=author_of(request))
-        if self._rates is not None:
+        if self._rates.is_on:
             self._rates.check("invalidations", place.namespace, caller=grant_of(request).caller)
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)

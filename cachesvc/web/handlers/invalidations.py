@@ -55,7 +55,7 @@ class Invalidations:
         invalidator: Invalidating,
         in_flight: BytesInFlight,
         inspections: Inspections,
-        rates: RateLimits | None = None,
+        rates: RateLimits,
     ) -> None:
         self._rates = rates
         self._in_flight = in_flight
@@ -84,7 +84,7 @@ class Invalidations:
         if asked.dry_run:
             self._inspections.admit()
             return estimate_reply(await self._invalidator.estimate(change))
-        if self._rates is not None:
+        if self._rates.is_on:
             count = len(change.keys) + len(change.tags)
             self._rates.check("invalidations", change.namespace, max(1, count), grant.caller)
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, author))

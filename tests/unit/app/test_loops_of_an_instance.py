@@ -39,6 +39,7 @@ async def test_all_loops_are_watched_and_those_whose_server_is_away_are_named(ap
         "open changes",
         "names of servers",
         "sweep of L1",
+        "shares of limits",
         "polling memcached servers",
         "polling cells",
         "polling queues",

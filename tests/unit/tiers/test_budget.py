@@ -149,3 +149,16 @@ async def test_the_lessor_is_told_of_those_who_wait_and_of_those_refused() -> No
     assert (asked.using, asked.demand) == (2, 6)
     assert per_second.ask(10).demand == pytest.approx(12)
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_budget_changes_while_loads_wait_for_it() -> None:
+    turns = turns_of(concurrency=1)
+    await turns.take(0)
+    waiting = asyncio.create_task(turns.take(10))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    turns.change(OriginBudget(concurrency=2))
+    await waiting
+    assert turns.running == 2
+    turns.change(OriginBudget(loads_per_second=5))
+    assert [share.amount for share in turns.shares] == [2], "another kind of limit is taken at the next start"

@@ -102,8 +102,16 @@ async def test_a_lessor_that_never_answered_leaves_the_floor_after_a_term() -> N
 
 async def test_an_instance_without_limits_asks_nobody() -> None:
     lessor = ScriptedLessor()
-    await Leasing(lessor, []).run()
+    leasing = Leasing(lessor, [])
+    running = asyncio.create_task(leasing.run())
+    await asyncio.sleep(60)
     assert not lessor.asked
+    assert not leasing.loop.trouble
+    leasing.shares = [Share(Limit("namespace", "pages", "reads"), 80, instances=8)]
+    leasing.want()
+    await asyncio.sleep(1)
+    assert lessor.asked
+    running.cancel()
 
 
 def test_a_share_asks_for_a_little_less_after_each_lull() -> None:

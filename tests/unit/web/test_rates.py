@@ -2,6 +2,7 @@
 
 import pytest
 
+from cachesvc.config.callers import rated_as
 from cachesvc.config.limits import ByteRate, Rate, Rates
 from cachesvc.model.caller import Caller
 from cachesvc.model.errors import RequestError
@@ -28,14 +29,14 @@ class Bench:
         passed = 0
         for _ in range(count):
             try:
-                self.limits.check_hit("pages", size, self.now, Caller(caller))
+                self.limits.check_hit("pages", size, self.now, Caller(caller, caller))
                 passed += 1
             except RequestError:
                 pass
         return passed
 
     def beyond(self, count: int, what: str = "reads", caller: str = "") -> int:
-        return self.limits.admit(what, "pages", count, Caller(caller))[0]
+        return self.limits.admit(what, "pages", count, Caller(caller, caller))[0]
 
     def used(self) -> dict[str, int]:
         return {str(share.limit): share.used for share in self.limits.shares}
@@ -126,7 +127,7 @@ def test_a_batch_of_hits_is_charged_at_once_or_one_by_one() -> None:
     bench = Bench(Rates(reads=Rate(10, burst=10)), Rates(reads=Rate(10, burst=3)))
     assert bench.limits.check_hits("pages", [10] * 12) == {}
     assert sorted(bench.limits.check_hits("pages", [10] * 12)) == [8, 9, 10, 11]
-    assert sorted(bench.limits.check_hits("other", [10] * 8, Caller("shop"))) == [6, 7]
+    assert sorted(bench.limits.check_hits("other", [10] * 8, Caller("shop", "shop"))) == [6, 7]
 
 
 def test_a_large_invalidation_overdraws_its_rate() -> None:
@@ -165,3 +166,34 @@ def test_the_lessor_is_told_of_what_was_refused() -> None:
         bench.beyond(1)
     assert share.ask(10).demand == pytest.approx(40)
     assert share.refused == 30
+
+
+def test_rates_change_while_they_are_counted() -> None:
+    """What is in both goes on with its share and its counts; what is new counts from now on."""
+    bench = Bench(Rates(reads=Rate(100), writes=Rate(10)), Rates(reads=Rate(50)), instances=4)
+    (share,) = [one for one in bench.limits.shares if str(one.limit) == "reads of namespace pages"]
+    share.grant(Grant(60, 0))
+    assert bench.beyond(100) == 25, "the share was larger than the burst so far"
+    bench.limits.take({"pages": Rates(reads=Rate(10), bytes=ByteRate(Size(40)))}, {"": Rates(reads=Rate(4))})
+    assert (share.amount, share.in_force) == (10, 6)
+    assert sorted(bench.used()) == [
+        "bytes of namespace pages",
+        "reads of caller anonymous",
+        "reads of namespace pages",
+    ]
+    assert bench.used()["reads of namespace pages"] == 25
+    assert bench.beyond(100) == 0, "no change fills a bucket"
+    bench.now += 1
+    assert bench.beyond(100, caller="shop") == 6
+    bench.limits.take({}, {})
+    assert (bench.limits.is_on, bench.limits.shares) == (False, [])
+    assert bench.beyond(1000) == 1000
+
+
+def test_callers_of_an_issuer_share_its_rates() -> None:
+    bench = Bench(Rates(writes=Rate(1)))
+    bench.limits.take({}, {rated_as("ci"): Rates(reads=Rate(5))})
+    one, other = (Caller(f"ci:{name}", rated_as("ci")) for name in "ab")
+    assert bench.limits.admit("reads", "pages", 3, one)[0] == 3
+    admitted, error = bench.limits.admit("reads", "pages", 3, other)
+    assert (admitted, error is not None and "caller 'ci:*' may have 5 reads" in str(error)) == (2, True)

@@ -5,10 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from cachesvc.app.callers_file import CallersFile
+from cachesvc.app.topology_file import TopologyFile
 from cachesvc.config.callers import Callers
+from cachesvc.config.limits import Rate, Rates
 from cachesvc.config.service import load_topology
+from cachesvc.config.topology import Topology
 
 DOCUMENT = """
 version: 1
@@ -18,13 +21,17 @@ namespaces: {}
 """
 
 
-class Taken(list[Callers]):
+class Taken(list[Callers | None]):
     """What was taken, and the file that it comes from."""
 
     def __init__(self, path: Path, callers: str) -> None:
         self.path = path
         self.write(callers)
-        self.file = CallersFile(path, load_topology(path), self.append)
+        self.file = TopologyFile(path, load_topology(path), self._take)
+
+    def _take(self, topology: Topology) -> None:
+        self.append(topology.callers)
+        self.topology = topology
 
     def write(self, callers: str) -> None:
         new = self.path.with_suffix(".new")
@@ -62,7 +69,7 @@ async def test_a_broken_document_changes_nothing_and_is_said(
         await taken.file.look()
     assert taken == []
     assert taken.file.is_outdated
-    assert taken.file.trouble.startswith("callers of before are in force: ")
+    assert taken.file.trouble.startswith("callers and limits of before are in force: ")
     assert len(caplog.records) == 1
     taken.write(anonymous("read:c"))
     await taken.file.look()
@@ -83,3 +90,17 @@ async def test_callers_may_come_while_it_runs(tmp_path: Path) -> None:
     taken.write(anonymous("read:a"))
     await taken.file.look()
     assert taken == [Callers(anonymous=("read:a",))]
+
+
+def test_rates_and_budgets_are_taken_and_nothing_else(taken: Taken) -> None:
+    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web}\n"
+    text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
+    taken.path.write_text(text + anonymous("read:a"))
+    taken.file = TopologyFile(taken.path, load_topology(taken.path), taken._take)
+    before = load_topology(taken.path)
+    new = text.replace("  a: {owner: web}\n", declared).replace("version: 1", "version: 2")
+    taken.path.write_text(new + anonymous("read:a"))
+    asyncio.run(taken.file.look())
+    rates = Rates(reads=Rate(5))
+    namespaces = {"a": replace(before.namespaces["a"], rates=rates)}
+    assert taken.topology == replace(before, namespaces=namespaces)
