@@ -94,7 +94,7 @@ class Backends:
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
-        access = redis_access(service.redis, certificates.clients("redis"))
+        access = redis_access(service.redis, service.sentinel, certificates.clients("redis"))
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()

@@ -29,7 +29,7 @@ from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, fail, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.exit_codes import INTERRUPTED
-from cachesvc.config.addresses import redis_fault, redis_query_fault
+from cachesvc.config.addresses import REDIS_URLS, redis_fault, redis_query_fault
 from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
@@ -168,7 +168,7 @@ def _destination(options: argparse.Namespace) -> Destination:
     if options.queue:
         if redis_fault(options.queue) or redis_query_fault(options.queue):
             # The URL may hold a password, so the message does not repeat it.
-            raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0")
+            raise ConfigError("--queue", f"must be {REDIS_URLS}")
         return Destination(options.queue, options.region)
     if options.topology is None:
         raise ConfigError(

@@ -107,10 +107,10 @@ def memcached_server(*options: str, tcp: bool = False, port_only: bool = False) 
             if isinstance(where, str)
             else ["-l", where[0], "-p", str(where[1]), "-U", "0"]
         )
-        return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
+        return [installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
     # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
-    is_ready = _accepts if port_only else _answers(b"version\r\n", b"VERSION")
+    is_ready = _accepts if port_only else answers(b"version\r\n", b"VERSION")
     with _running("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
         yield server
 
@@ -140,7 +140,7 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
         else:
             listen = ["--bind", where[0], "--port", str(where[1])]
         return [
-            _installed(binary),
+            installed(binary),
             *listen,
             "--save",
             "",
@@ -151,7 +151,7 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
             *options,
         ]
 
-    with _running(Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
+    with _running(Path(binary).name, command, answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
         yield server
 
 
@@ -183,7 +183,9 @@ def _accepts(where: Where) -> bool:
         return True
 
 
-def _answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
+def answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
+    """Returns a check: True if the server at an address answers a question so."""
+
     def is_ready(where: Where) -> bool:
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as link:
@@ -203,7 +205,8 @@ def free_port() -> int:
         return port
 
 
-def _installed(binary: str) -> str:
+def installed(binary: str) -> str:
+    """Returns the path of a program. Raises `ServerStartError` if it is not installed."""
     path = shutil.which(binary)
     if path is None:
         raise ServerStartError(f"{binary} is not installed: `make test` installs it")

@@ -254,6 +254,11 @@ class RedisCell:
     def issuer(self) -> int:
         return self._issuer.id
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        return self._connections.master
+
     def look_again(self) -> None:
         self._connections.look_again()
 

@@ -1,0 +1,134 @@
+"""A Redis master with a replica, watched by three sentinels: all real processes, on free ports."""
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from cachesvc.app.embedded.server_process import ServerProcess
+from tests.doubles.servers import RealServer, answers, free_port, installed, redis_server
+
+NAME = "mymaster"
+PATIENCE_SECONDS = 20.0
+
+
+class Watched:
+    """Two Redis servers, of which one is the master, and their sentinels."""
+
+    def __init__(self, servers: Sequence[RealServer], sentinels: Sequence[RealServer]) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
+
+    def url(self, database: int = 0) -> str:
+        """The URL of a database of the master."""
+        return f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{NAME}/{database}"
+
+    def master(self) -> RealServer:
+        """The server that the first sentinel that answers names as the master."""
+        port = int(self._ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
+        return next(server for server in self.servers if server.port == port)
+
+    def other(self, server: RealServer) -> RealServer:
+        return next(one for one in self.servers if one is not server)
+
+    def fail_over(self) -> None:
+        """Has the sentinels promote the replica, and returns when they name it."""
+        old = self.master()
+        self._ask("SENTINEL", "FAILOVER", NAME)
+        self.wait_replaced(old)
+
+    def wait_replaced(self, old: RealServer) -> None:
+        """Returns when a sentinel names another master than this one."""
+        _wait(f"a master in place of {old}", lambda: self.master() is not old)
+
+    def wait_watched(self) -> None:
+        """Returns when each sentinel knows the replica, in step with its master, and both others."""
+        for one in self.sentinels:
+            _wait(f"{one} knows all", partial(_knows_all, one, len(self.sentinels) - 1))
+
+    def _ask(self, *command: str) -> list[bytes]:
+        for one in self.sentinels:
+            with suppress(RedisError, OSError), _client(one) as asking:
+                found: list[bytes] = asking.execute_command(*command)
+                return found
+        raise AssertionError("no sentinel answers")
+
+
+@contextmanager
+def watched(
+    *,
+    down_after_ms: int = 1000,
+    options: Sequence[str] = (),
+    sentinel_options: Sequence[str] = (),
+    servers: Sequence[RealServer] = (),
+) -> Iterator[Watched]:
+    """A master and a replica, and three sentinels that know all of them.
+
+    `options` are of both servers, `sentinel_options` lines of the sentinels' files. `servers`: a master
+    and its replica that run already.
+    """
+    with ExitStack() as running:
+        if not servers:
+            first = running.enter_context(redis_server(*OPTIONS, *options, tcp=True))
+            follows = ("--replicaof", "127.0.0.1", str(first.port))
+            servers = (first, running.enter_context(redis_server(*OPTIONS, *options, *follows, tcp=True)))
+        lines = [
+            f"sentinel monitor {NAME} 127.0.0.1 {servers[0].port} 2",
+            f"sentinel down-after-milliseconds {NAME} {down_after_ms}",
+            f"sentinel failover-timeout {NAME} 3000",
+            *sentinel_options,
+        ]
+        made = Watched(servers, [running.enter_context(_sentinel(lines)) for _ in range(3)])
+        made.wait_watched()
+        yield made
+
+
+OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+"""A replica is in step at once, and an idle master's is known to be."""
+
+
+@contextmanager
+def _sentinel(lines: Sequence[str]) -> Iterator[RealServer]:
+    directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
+    where = ("127.0.0.1", free_port())
+    config = directory / "sentinel.conf"  # a sentinel writes what it learns into its own file
+    config.write_text("\n".join([f"port {where[1]}", "bind 127.0.0.1", f"dir {directory}", *lines, ""]))
+    process = ServerProcess(
+        "redis-sentinel",
+        [installed("redis-server"), str(config), "--sentinel"],
+        is_ready=partial(answers(b"PING\r\n", b"+PONG"), where),
+        run_dir=directory,
+        stop_signal=signal.SIGKILL,
+    )
+    try:
+        process.start()
+        yield RealServer(process, where)
+    finally:
+        process.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _client(sentinel: RealServer) -> Redis:
+    return Redis(port=sentinel.port, socket_timeout=1, protocol=2)
+
+
+def _knows_all(sentinel: RealServer, others: int) -> bool:
+    with _client(sentinel) as asking:
+        replicas = asking.execute_command("SENTINEL", "REPLICAS", NAME)
+        peers = asking.execute_command("SENTINEL", "SENTINELS", NAME)
+    is_in_step = [dict(zip(one[::2], one[1::2], strict=True)) for one in replicas]
+    return len(peers) == others and any(one[b"master-link-status"] == b"ok" for one in is_in_step)
+
+
+def _wait(what: str, holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
