@@ -29,7 +29,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -47,7 +47,7 @@ from cachesvc.config.logins import RedisLogin, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
-from cachesvc.tiers.sentinels import MasterName, Place, Told, told_by
+from cachesvc.tiers.sentinels import Ask, MasterName, Place, Told, told_by
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
@@ -150,35 +150,34 @@ class RedisConnections(ConnectionPool):
 
     @classmethod
     def at(
-        cls, url: str, access: Access = DEFAULT_ACCESS, *, moved: Callable[[], None] | None = None
+        cls,
+        url: str,
+        access: Access = DEFAULT_ACCESS,
+        *,
+        moved: Callable[[], None] | None = None,
+        **settings: Any,
     ) -> "RedisConnections":
         """Returns a pool for the server of the URL; it is connected when first used.
 
-        `moved` is called when sentinels name another master than before.
+        `moved` is called when sentinels name another master than before. `settings` are redis-py's.
         """
-        made = cls._at(url, access)
+        if (watched := watched_in(url)) is not None:
+            url, settings["master"] = watched.url, _master_of(watched, access.to_sentinels)
+        made: RedisConnections = cls.from_url(
+            url,
+            **{
+                "protocol": 3,
+                "retry": Retry(NoBackoff(), 0),
+                "socket_timeout": None,
+                "socket_connect_timeout": OPEN_SECONDS,
+                "driver_info": None,
+                "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+                **access.settings_for(url),
+                **settings,
+            },
+        )
         made._moved = moved or _ignored
         return made
-
-    @classmethod
-    def _at(cls, url: str, access: Access) -> "RedisConnections":
-        if (watched := watched_in(url)) is not None:
-            return cls._to(watched.url, access, master=_master_of(watched, access.to_sentinels))
-        return cls._to(url, access)
-
-    @classmethod
-    def _to(cls, url: str, access: Access, **settings: Any) -> "RedisConnections":
-        return cls.from_url(
-            url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=OPEN_SECONDS,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **access.settings_for(url),
-            **settings,
-        )
 
     @property
     def master(self) -> str:
@@ -356,16 +355,20 @@ _CLEAN: dict[type[AbstractConnection], type[AbstractConnection]] = {
 }
 
 
+async def master_of(watched: Watched, access: Access) -> Place:
+    """Returns host and port of the master. Raises redis-py's `ConnectionError`."""
+    return await _master_of(watched, access.to_sentinels).look_up()
+
+
 def _master_of(watched: Watched, access: Access) -> MasterName:
     """Returns the name that these sentinels watch; nothing is connected yet.
 
     Each look-up opens a connection to each sentinel: look-ups are rare, and an idle connection to a
     sentinel that hangs would have to be noticed.
     """
-    to_sentinel = RedisConnections._to(watched.sentinel_url, access)
-    to_sentinel.connection_kwargs["protocol"] = 2
+    to_sentinel = RedisConnections.at(watched.sentinel_url, access, protocol=2)
 
-    def asking(place: Place) -> Callable[[], Awaitable[Told]]:
+    def asking(place: Place) -> Ask:
         async def ask() -> Told:
             connection: Any = to_sentinel.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
             connection.host, connection.port = place

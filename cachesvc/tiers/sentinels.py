@@ -20,7 +20,7 @@ connects there asks the server for its role and its identity, as behind any name
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -53,7 +53,7 @@ class Told(NamedTuple):
     place: Place
 
 
-Ask = Callable[[], Awaitable[Told]]
+Ask = Callable[[], Coroutine[Any, Any, Told]]
 """Asks one sentinel. Raises `RedisError` or `OSError`."""
 
 

@@ -1,4 +1,8 @@
-"""A Redis master with a replica, watched by three sentinels: all real processes, on free ports."""
+"""A Redis master with replicas, watched by three sentinels: all real processes, on free ports.
+
+Sentinels take a server that was replaced for a replica only after ten seconds and more. So a test
+that breaks several masters one after the other has a replica for each.
+"""
 
 import shutil
 import signal
@@ -20,7 +24,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class Watched:
-    """Two Redis servers, of which one is the master, and their sentinels."""
+    """Redis servers, of which one is the master, and their sentinels."""
 
     def __init__(self, servers: Sequence[RealServer], sentinels: Sequence[RealServer]) -> None:
         self.servers = servers
@@ -35,9 +39,6 @@ class Watched:
         port = int(self._ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
         return next(server for server in self.servers if server.port == port)
 
-    def other(self, server: RealServer) -> RealServer:
-        return next(one for one in self.servers if one is not server)
-
     def fail_over(self) -> None:
         """Has the sentinels promote the replica, and returns when they name it."""
         old = self.master()
@@ -48,10 +49,10 @@ class Watched:
         """Returns when a sentinel names another master than this one."""
         _wait(f"a master in place of {old}", lambda: self.master() is not old)
 
-    def wait_watched(self) -> None:
-        """Returns when each sentinel knows the replica, in step with its master, and both others."""
+    def wait_watched(self, replicas: int) -> None:
+        """Returns when each sentinel knows so many replicas in step with the master, and the others."""
         for one in self.sentinels:
-            _wait(f"{one} knows all", partial(_knows_all, one, len(self.sentinels) - 1))
+            _wait(f"{one} knows all", partial(_knows_all, one, replicas, len(self.sentinels) - 1))
 
     def _ask(self, *command: str) -> list[bytes]:
         for one in self.sentinels:
@@ -63,30 +64,28 @@ class Watched:
 
 @contextmanager
 def watched(
-    *,
-    down_after_ms: int = 1000,
-    options: Sequence[str] = (),
-    sentinel_options: Sequence[str] = (),
-    servers: Sequence[RealServer] = (),
+    replicas: int, *options: str, sentinel_options: Sequence[str] = (), down_after_ms: int = 1000
 ) -> Iterator[Watched]:
-    """A master and a replica, and three sentinels that know all of them.
+    """A master with this many replicas, and three sentinels that know all of them.
 
-    `options` are of both servers, `sentinel_options` lines of the sentinels' files. `servers`: a master
-    and its replica that run already.
+    `options` are of the servers, `sentinel_options` lines of the sentinels' files.
     """
     with ExitStack() as running:
-        if not servers:
-            first = running.enter_context(redis_server(*OPTIONS, *options, tcp=True))
-            follows = ("--replicaof", "127.0.0.1", str(first.port))
-            servers = (first, running.enter_context(redis_server(*OPTIONS, *options, *follows, tcp=True)))
+        servers = [running.enter_context(redis_server(*OPTIONS, *options, tcp=True))]
+        follows = ("--replicaof", "127.0.0.1", str(servers[0].port))
+        servers += [
+            running.enter_context(redis_server(*OPTIONS, *options, *follows, tcp=True))
+            for _ in range(replicas)
+        ]
         lines = [
             f"sentinel monitor {NAME} 127.0.0.1 {servers[0].port} 2",
             f"sentinel down-after-milliseconds {NAME} {down_after_ms}",
-            f"sentinel failover-timeout {NAME} 3000",
+            f"sentinel failover-timeout {NAME} 1500",
+            f"sentinel parallel-syncs {NAME} 4",
             *sentinel_options,
         ]
         made = Watched(servers, [running.enter_context(_sentinel(lines)) for _ in range(3)])
-        made.wait_watched()
+        made.wait_watched(replicas)
         yield made
 
 
@@ -119,12 +118,12 @@ def _client(sentinel: RealServer) -> Redis:
     return Redis(port=sentinel.port, socket_timeout=1, protocol=2)
 
 
-def _knows_all(sentinel: RealServer, others: int) -> bool:
+def _knows_all(sentinel: RealServer, in_step: int, others: int) -> bool:
     with _client(sentinel) as asking:
         replicas = asking.execute_command("SENTINEL", "REPLICAS", NAME)
         peers = asking.execute_command("SENTINEL", "SENTINELS", NAME)
-    is_in_step = [dict(zip(one[::2], one[1::2], strict=True)) for one in replicas]
-    return len(peers) == others and any(one[b"master-link-status"] == b"ok" for one in is_in_step)
+    links = [dict(zip(one[::2], one[1::2], strict=True))[b"master-link-status"] for one in replicas]
+    return len(peers) == others and links.count(b"ok") >= in_step
 
 
 def _wait(what: str, holds: Callable[[], bool]) -> None:

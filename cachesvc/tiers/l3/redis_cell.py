@@ -256,7 +256,6 @@ class RedisCell:
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
         return self._connections.master
 
     def look_again(self) -> None:
