@@ -26,9 +26,12 @@ PATIENCE_SECONDS = 20.0
 class Watched:
     """Redis servers, of which one is the master, and their sentinels."""
 
-    def __init__(self, servers: Sequence[RealServer], sentinels: Sequence[RealServer]) -> None:
+    def __init__(
+        self, servers: Sequence[RealServer], sentinels: Sequence[RealServer], password: str = ""
+    ) -> None:
         self.servers = servers
         self.sentinels = sentinels
+        self._password = password
 
     def url(self, database: int = 0) -> str:
         """The URL of a database of the master."""
@@ -52,11 +55,21 @@ class Watched:
     def wait_watched(self, replicas: int) -> None:
         """Returns when each sentinel knows so many replicas in step with the master, and the others."""
         for one in self.sentinels:
-            _wait(f"{one} knows all", partial(_knows_all, one, replicas, len(self.sentinels) - 1))
+            _wait(f"{one} knows all", partial(self._knows_all, one, replicas))
+
+    def _client(self, sentinel: RealServer) -> Redis:
+        return Redis(port=sentinel.port, socket_timeout=1, protocol=2, password=self._password or None)
+
+    def _knows_all(self, sentinel: RealServer, in_step: int) -> bool:
+        with self._client(sentinel) as asking:
+            replicas = asking.execute_command("SENTINEL", "REPLICAS", NAME)
+            peers = asking.execute_command("SENTINEL", "SENTINELS", NAME)
+        links = [dict(zip(one[::2], one[1::2], strict=True))[b"master-link-status"] for one in replicas]
+        return len(peers) == len(self.sentinels) - 1 and links.count(b"ok") >= in_step
 
     def _ask(self, *command: str) -> list[bytes]:
         for one in self.sentinels:
-            with suppress(RedisError, OSError), _client(one) as asking:
+            with suppress(RedisError, OSError), self._client(one) as asking:
                 found: list[bytes] = asking.execute_command(*command)
                 return found
         raise AssertionError("no sentinel answers")
@@ -64,27 +77,33 @@ class Watched:
 
 @contextmanager
 def watched(
-    replicas: int, *options: str, sentinel_options: Sequence[str] = (), down_after_ms: int = 1000
+    replicas: int,
+    *options: str,
+    master: RealServer | None = None,
+    master_password: str = "",
+    password: str = "",
 ) -> Iterator[Watched]:
     """A master with this many replicas, and three sentinels that know all of them.
 
-    `options` are of the servers, `sentinel_options` lines of the sentinels' files.
+    `options` are of the servers. `master`: one that runs already. `password`: that of the sentinels.
     """
     with ExitStack() as running:
-        servers = [running.enter_context(redis_server(*OPTIONS, *options, tcp=True))]
-        follows = ("--replicaof", "127.0.0.1", str(servers[0].port))
-        servers += [
+        first = master or running.enter_context(redis_server(*OPTIONS, *options, tcp=True))
+        follows = ("--replicaof", "127.0.0.1", str(first.port))
+        others = [
             running.enter_context(redis_server(*OPTIONS, *options, *follows, tcp=True))
             for _ in range(replicas)
         ]
         lines = [
-            f"sentinel monitor {NAME} 127.0.0.1 {servers[0].port} 2",
-            f"sentinel down-after-milliseconds {NAME} {down_after_ms}",
+            f"sentinel monitor {NAME} 127.0.0.1 {first.port} 2",
+            f"sentinel down-after-milliseconds {NAME} 1000",
             f"sentinel failover-timeout {NAME} 1500",
-            f"sentinel parallel-syncs {NAME} 4",
-            *sentinel_options,
+            f"sentinel parallel-syncs {NAME} {replicas}",
+            *([f"sentinel auth-pass {NAME} {master_password}"] if master_password else []),
+            *([f"requirepass {password}", f"sentinel sentinel-pass {password}"] if password else []),
         ]
-        made = Watched(servers, [running.enter_context(_sentinel(lines)) for _ in range(3)])
+        sentinels = [running.enter_context(_sentinel(lines, password)) for _ in range(3)]
+        made = Watched([first, *others], sentinels, password)
         made.wait_watched(replicas)
         yield made
 
@@ -94,7 +113,7 @@ OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 @contextmanager
-def _sentinel(lines: Sequence[str]) -> Iterator[RealServer]:
+def _sentinel(lines: Sequence[str], password: str) -> Iterator[RealServer]:
     directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
     where = ("127.0.0.1", free_port())
     config = directory / "sentinel.conf"  # a sentinel writes what it learns into its own file
@@ -102,7 +121,7 @@ def _sentinel(lines: Sequence[str]) -> Iterator[RealServer]:
     process = ServerProcess(
         "redis-sentinel",
         [installed("redis-server"), str(config), "--sentinel"],
-        is_ready=partial(answers(b"PING\r\n", b"+PONG"), where),
+        is_ready=partial(answers(b"PING\r\n", b"-NOAUTH" if password else b"+PONG"), where),
         run_dir=directory,
         stop_signal=signal.SIGKILL,
     )
@@ -112,18 +131,6 @@ def _sentinel(lines: Sequence[str]) -> Iterator[RealServer]:
     finally:
         process.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _client(sentinel: RealServer) -> Redis:
-    return Redis(port=sentinel.port, socket_timeout=1, protocol=2)
-
-
-def _knows_all(sentinel: RealServer, in_step: int, others: int) -> bool:
-    with _client(sentinel) as asking:
-        replicas = asking.execute_command("SENTINEL", "REPLICAS", NAME)
-        peers = asking.execute_command("SENTINEL", "SENTINELS", NAME)
-    links = [dict(zip(one[::2], one[1::2], strict=True))[b"master-link-status"] for one in replicas]
-    return len(peers) == others and links.count(b"ok") >= in_step
 
 
 def _wait(what: str, holds: Callable[[], bool]) -> None:
