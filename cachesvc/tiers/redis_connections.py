@@ -47,7 +47,7 @@ from cachesvc.config.logins import RedisLogin, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
-from cachesvc.tiers.sentinels import Ask, MasterName, Place, Told, told_by
+from cachesvc.tiers.sentinels import QUESTIONS, Ask, MasterName, Place, Told, told_by
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
@@ -374,10 +374,9 @@ def _master_of(watched: Watched, access: Access) -> MasterName:
             connection.host, connection.port = place
             try:
                 await connection.connect()
-                said = []
-                for command in ("GET-MASTER-ADDR-BY-NAME", "MASTER"):
-                    await connection.send_command("SENTINEL", command, watched.name, check_health=False)
-                    said.append(await connection.read_response(disable_decoding=True))
+                packed = connection.pack_commands(("SENTINEL", ask, watched.name) for ask in QUESTIONS)
+                await connection.send_packed_command(packed, check_health=False)
+                said = [await connection.read_response(disable_decoding=True) for _ in QUESTIONS]
                 return told_by(watched.name, said)
             finally:
                 await connection.disconnect(nowait=True)

@@ -29,9 +29,14 @@ from redis.exceptions import RedisError
 from cachesvc.config.addresses import address
 from cachesvc.telemetry.link_faults import told
 
-ANSWER_SECONDS = 1.0
-"""The time that sentinels have for an answer, as long as none has answered."""
-OTHERS_SECONDS = 0.25
+QUESTIONS = ("GET-MASTER-ADDR-BY-NAME", "MASTER")
+"""The commands of SENTINEL that a sentinel is asked, in one exchange."""
+ANSWER_SECONDS = 2.0
+"""The time that sentinels have for an answer, as long as none has answered.
+
+One at a distance of 200 ms needs half of it: TCP, TLS, AUTH and the exchange.
+"""
+OTHERS_SECONDS = 0.5
 """The time that the other sentinels have after the first answer, as long as no majority answered."""
 ANSWER_HOLDS_SECONDS = 0.2
 """The time for which an answer, or a failure, counts for further callers.
@@ -158,7 +163,7 @@ class MasterName:
 
 
 def told_by(name: str, said: Any) -> Told:
-    """Returns the answer in those to `SENTINEL GET-MASTER-ADDR-BY-NAME` and `SENTINEL MASTER`.
+    """Returns the answer that a sentinel's replies to `QUESTIONS` are.
 
     The first is the promoted server from the moment on that it is one; the second has the number.
     Raises `RedisError` for answers of another shape, or none.
@@ -186,4 +191,4 @@ def _failure_of(task: "asyncio.Task[Told]") -> str:
     if not task.done():
         return "no answer"
     error = None if task.cancelled() else task.exception()
-    return told(error) if isinstance(error, Exception) else "no answer"
+    return told(error, "sentinel") if isinstance(error, Exception) else "no answer"

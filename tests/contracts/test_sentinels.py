@@ -2,25 +2,32 @@
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.config.logins import RedisLogin
 from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Key
-from cachesvc.model.errors import TierError
+from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.contract import Read
 from cachesvc.tiers.l3.redis_cell import RedisCell
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, access_of
 from tests.contracts.cell_benches import SETTINGS, SKEW_US
-from tests.doubles.sentinels import Watched, watched
+from tests.doubles.certificates import Authority
+from tests.doubles.sentinels import NAME, Watched, sentinel, watched
+from tests.doubles.servers import free_port, redis_server
 
 T = TypeVar("T")
 CHANGE = Change("docs", keys=("a",))
@@ -45,8 +52,8 @@ async def tried(call: Callable[[], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def cell_at(url: str) -> AsyncIterator[RedisCell]:
-    cell = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock())
+async def cell_at(url: str, access: Access = DEFAULT_ACCESS) -> AsyncIterator[RedisCell]:
+    cell = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), access=access)
     await cell.start()
     try:
         yield cell
@@ -113,3 +120,47 @@ async def test_a_master_that_hangs_or_is_killed_is_left_for_the_new_one(group: W
         assert not isinstance(reply, TierError)
         assert cell.master == changes.master
     await changes.stop()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """The URL of a server with TLS and a password, and of its sentinel with TLS and another one."""
+    authority = Authority(tmp_path)
+    server, port = authority.issue(), free_port()
+    files = {"cert": server.cert, "key": server.key, "ca-cert": server.ca}
+    words = [word for name, file in files.items() for word in (f"--tls-{name}-file", file)]
+    lines = [
+        *(f"tls-{name}-file {file}" for name, file in files.items()),
+        "tls-auth-clients no",
+        "tls-replication yes",
+        "requirepass of-sentinels",
+        f"sentinel monitor {NAME} 127.0.0.1 {port} 1",
+        f"sentinel auth-pass {NAME} of-servers",
+    ]
+    ports = ("--tls-port", str(port), "--tls-auth-clients", "no")
+    with redis_server(*ports, *words) as up, sentinel(*lines, port="tls-port") as watching:
+        with BlockingRedis.from_url(up.redis_url) as admin:
+            admin.config_set("requirepass", "of-servers")
+        yield f"rediss+sentinel://localhost:{watching.port}/{NAME}/0", authority.client_context()
+
+
+async def test_sentinels_with_tls_and_a_login_of_their_own(guarded: tuple[str, ssl.SSLContext]) -> None:
+    url, context = guarded
+    access = access_of(RedisLogin(password="of-servers"), RedisLogin(password="of-sentinels"), context)
+    async with cell_at(url, access) as cell:
+        await fenced(cell)
+    scheme, _, rest = url.partition("//")
+    async with cell_at(
+        f"{scheme}//:of-servers@{rest}?sentinel_password=of-sentinels", Access(context)
+    ) as cell:
+        await fenced(cell)
+    wrong = access_of(RedisLogin(password="of-servers"), RedisLogin(password="wrong"), context)
+    async with cell_at(url, wrong) as cell:
+        (reply,) = await cell.fence_many([Target.key("docs", "a")], soft=False)
+    assert isinstance(reply, TierUnavailableError)
+    assert "invalid username-password pair" in reply.why
+    assert reply.why.endswith("look at the user and password of `sentinel`, or of its URL")
+    async with cell_at(url, Access()) as cell:
+        (reply,) = await cell.fence_many([Target.key("docs", "a")], soft=False)
+    assert isinstance(reply, TierUnavailableError)
+    assert "its certificate is of an authority that tls.ca does not have" in reply.why

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cachesvc.app.embedded.server_process import ServerProcess
-from tests.doubles.servers import RealServer, answers, free_port, installed, redis_server
+from tests.doubles.servers import RealServer, accepts, free_port, installed, redis_server
 
 NAME = "mymaster"
 PATIENCE_SECONDS = 20.0
@@ -26,12 +26,9 @@ PATIENCE_SECONDS = 20.0
 class Watched:
     """Redis servers, of which one is the master, and their sentinels."""
 
-    def __init__(
-        self, servers: Sequence[RealServer], sentinels: Sequence[RealServer], password: str = ""
-    ) -> None:
+    def __init__(self, servers: Sequence[RealServer], sentinels: Sequence[RealServer]) -> None:
         self.servers = servers
         self.sentinels = sentinels
-        self._password = password
 
     def url(self, database: int = 0) -> str:
         """The URL of a database of the master."""
@@ -57,11 +54,8 @@ class Watched:
         for one in self.sentinels:
             _wait(f"{one} knows all", partial(self._knows_all, one, replicas))
 
-    def _client(self, sentinel: RealServer) -> Redis:
-        return Redis(port=sentinel.port, socket_timeout=1, protocol=2, password=self._password or None)
-
     def _knows_all(self, sentinel: RealServer, in_step: int) -> bool:
-        with self._client(sentinel) as asking:
+        with _client(sentinel) as asking:
             replicas = asking.execute_command("SENTINEL", "REPLICAS", NAME)
             peers = asking.execute_command("SENTINEL", "SENTINELS", NAME)
         links = [dict(zip(one[::2], one[1::2], strict=True))[b"master-link-status"] for one in replicas]
@@ -69,23 +63,17 @@ class Watched:
 
     def _ask(self, *command: str) -> list[bytes]:
         for one in self.sentinels:
-            with suppress(RedisError, OSError), self._client(one) as asking:
+            with suppress(RedisError, OSError), _client(one) as asking:
                 found: list[bytes] = asking.execute_command(*command)
                 return found
         raise AssertionError("no sentinel answers")
 
 
 @contextmanager
-def watched(
-    replicas: int,
-    *options: str,
-    master: RealServer | None = None,
-    master_password: str = "",
-    password: str = "",
-) -> Iterator[Watched]:
+def watched(replicas: int, *options: str, master: RealServer | None = None) -> Iterator[Watched]:
     """A master with this many replicas, and three sentinels that know all of them.
 
-    `options` are of the servers. `master`: one that runs already. `password`: that of the sentinels.
+    `options` are of the servers. `master`: one that runs already.
     """
     with ExitStack() as running:
         first = master or running.enter_context(redis_server(*OPTIONS, *options, tcp=True))
@@ -94,16 +82,13 @@ def watched(
             running.enter_context(redis_server(*OPTIONS, *options, *follows, tcp=True))
             for _ in range(replicas)
         ]
-        lines = [
+        lines = (
             f"sentinel monitor {NAME} 127.0.0.1 {first.port} 2",
             f"sentinel down-after-milliseconds {NAME} 1000",
             f"sentinel failover-timeout {NAME} 1500",
             f"sentinel parallel-syncs {NAME} {replicas}",
-            *([f"sentinel auth-pass {NAME} {master_password}"] if master_password else []),
-            *([f"requirepass {password}", f"sentinel sentinel-pass {password}"] if password else []),
-        ]
-        sentinels = [running.enter_context(_sentinel(lines, password)) for _ in range(3)]
-        made = Watched([first, *others], sentinels, password)
+        )
+        made = Watched([first, *others], [running.enter_context(sentinel(*lines)) for _ in range(3)])
         made.wait_watched(replicas)
         yield made
 
@@ -113,15 +98,17 @@ OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 @contextmanager
-def _sentinel(lines: Sequence[str], password: str) -> Iterator[RealServer]:
+def sentinel(*lines: str, port: str = "port") -> Iterator[RealServer]:
+    """A sentinel with these lines in its file; `port` is the setting that gets its port."""
     directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
     where = ("127.0.0.1", free_port())
     config = directory / "sentinel.conf"  # a sentinel writes what it learns into its own file
-    config.write_text("\n".join([f"port {where[1]}", "bind 127.0.0.1", f"dir {directory}", *lines, ""]))
+    listen = ("port 0", f"{port} {where[1]}") if port != "port" else (f"port {where[1]}",)
+    config.write_text("\n".join([*listen, "bind 127.0.0.1", f"dir {directory}", *lines, ""]))
     process = ServerProcess(
         "redis-sentinel",
         [installed("redis-server"), str(config), "--sentinel"],
-        is_ready=partial(answers(b"PING\r\n", b"-NOAUTH" if password else b"+PONG"), where),
+        is_ready=partial(accepts, where),
         run_dir=directory,
         stop_signal=signal.SIGKILL,
     )
@@ -131,6 +118,10 @@ def _sentinel(lines: Sequence[str], password: str) -> Iterator[RealServer]:
     finally:
         process.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _client(sentinel: RealServer) -> Redis:
+    return Redis(port=sentinel.port, socket_timeout=1, protocol=2)
 
 
 def _wait(what: str, holds: Callable[[], bool]) -> None:

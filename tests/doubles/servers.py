@@ -110,7 +110,7 @@ def memcached_server(*options: str, tcp: bool = False, port_only: bool = False) 
         return [installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
     # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
-    is_ready = _accepts if port_only else answers(b"version\r\n", b"VERSION")
+    is_ready = accepts if port_only else _answers(b"version\r\n", b"VERSION")
     with _running("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
         yield server
 
@@ -151,7 +151,7 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
             *options,
         ]
 
-    with _running(Path(binary).name, command, answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
+    with _running(Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
         yield server
 
 
@@ -177,15 +177,14 @@ def _running(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _accepts(where: Where) -> bool:
+def accepts(where: Where) -> bool:
+    """True if a server takes connections at this host and port."""
     assert not isinstance(where, str)
     with socket.create_connection(where, timeout=1):
         return True
 
 
-def answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
-    """Returns a check: True if the server at an address answers a question so."""
-
+def _answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
     def is_ready(where: Where) -> bool:
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as link:
