@@ -374,7 +374,7 @@ def _master_of(watched: Watched, access: Access) -> MasterName:
             connection.host, connection.port = place
             try:
                 await connection.connect()
-                packed = connection.pack_commands(("SENTINEL", ask, watched.name) for ask in QUESTIONS)
+                packed = connection.pack_commands(("SENTINEL", one, watched.name) for one in QUESTIONS)
                 await connection.send_packed_command(packed, check_health=False)
                 said = [await connection.read_response(disable_decoding=True) for _ in QUESTIONS]
                 return told_by(watched.name, said)
