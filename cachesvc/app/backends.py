@@ -275,7 +275,7 @@ class Backends:
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
     def masters(self) -> Mapping[str, str]:
-        """The `host:port` that sentinels named last as the master, by server (`cell c1`, `queue eu`)."""
+        """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
         servers = {
             **{f"cell {name}": cell.master for name, cell in self.cells.items()},
             **{f"queue {name}": stream.master for name, stream in self.streams.items()},

@@ -1,7 +1,7 @@
 """The certificates and the Redis user with which commands reach instances and queues.
 
-The variables are those of the service (`CACHESVC_TLS_…`, `CACHESVC_REDIS_…`, `CACHESVC_SENTINEL_…`), so that a command in
-an instance's container needs no arguments.
+The variables are those of the service (`CACHESVC_TLS_…`, `CACHESVC_REDIS_…`,
+`CACHESVC_SENTINEL_…`), so that a command in an instance's container needs no arguments.
 """
 
 import argparse

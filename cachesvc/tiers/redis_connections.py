@@ -119,7 +119,7 @@ DEFAULT_ACCESS = Access()
 
 
 def access_of(login: RedisLogin, sentinel: RedisLogin, tls: ssl.SSLContext | None) -> Access:
-    """Returns the access that these settings give: the login for servers, and that for sentinels."""
+    """Returns the access that these settings give to servers and to their sentinels."""
     return Access(
         tls, *(Login(one) if one.password or one.password_file else None for one in (login, sentinel))
     )
@@ -181,7 +181,7 @@ class RedisConnections(ConnectionPool):
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        """`host:port` of the master that sentinels named last; empty if none did."""
         return address(*self._master.place) if self._master is not None and self._master.place else ""
 
     @property
@@ -191,7 +191,7 @@ class RedisConnections(ConnectionPool):
         return min((one.round_trip_seconds for one in known if one.round_trip_seconds), default=0.0)
 
     def follow(self) -> None:
-        """Looks now and then whether sentinels name another master; without sentinels it does nothing."""
+        """Looks now and then whether sentinels name another master, if there are sentinels."""
         if self._master is not None:
             self._master.follow()
 
@@ -216,7 +216,7 @@ class RedisConnections(ConnectionPool):
             await connection.disconnect(nowait=True)
 
     async def _leave_others(self, place: Place) -> None:
-        """Closes the connections that lead elsewhere than to the master that sentinels have just named.
+        """Closes the connections that lead elsewhere than to the master at this place.
 
         The server that was replaced may hang, or go on as a master for some seconds: a reader that waits
         there would hear nothing, and an idle connection would take a change for the wrong server.
@@ -366,11 +366,11 @@ def _master_of(watched: Watched, access: Access) -> MasterName:
     Each look-up opens a connection to each sentinel: look-ups are rare, and an idle connection to a
     sentinel that hangs would have to be noticed.
     """
-    to_sentinel = RedisConnections.at(watched.sentinel_url, access, protocol=2)
+    connections: Any = RedisConnections.at(watched.sentinel_url, access, protocol=2)
 
     def asking(place: Place) -> Ask:
         async def ask() -> Told:
-            connection: Any = to_sentinel.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            connection: Any = connections.make_connection()
             connection.host, connection.port = place
             try:
                 await connection.connect()

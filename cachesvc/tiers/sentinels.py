@@ -1,4 +1,4 @@
-"""The master of a name, as its sentinels tell it: one more way to look a server's address up.
+"""The master of a name, as its sentinels tell it: one more way to look an address up.
 
 **All are asked at once.** The answers of a majority are waited for, and after the first answer no
 longer than `OTHERS_SECONDS`: a sentinel that is down, hangs or does not know the name is passed
@@ -10,10 +10,10 @@ sentinels pass on to each other; of two addresses the one with the larger number
 (Redis Sentinel, "Configuration epochs"). A sentinel that lags is so outvoted by any one that does
 not. Of equal numbers the address counts that more sentinels name.
 
-**A switch is noticed without a failure.** Sentinels demote a master that was replaced only after some
-ten seconds, and until then it takes what it is sent, which is lost. So while connections are used,
-one sentinel after the other is asked, once per `FOLLOW_SECONDS`, and connections to the server that
-was replaced are closed.
+**A switch is noticed without a failure.** Sentinels demote a master that was replaced only after
+some ten seconds, and until then it takes what it is sent, which is lost. So while connections are
+used, one sentinel after the other is asked, once per `FOLLOW_SECONDS`, and connections to the
+server that was replaced are closed.
 
 **An answer may be wrong all the same:** old, or a lie. It is an address and nothing more. Whoever
 connects there asks the server for its role and its identity, as behind any name (`l3/issuer.py`).
@@ -37,7 +37,7 @@ ANSWER_SECONDS = 2.0
 One at a distance of 200 ms needs half of it: TCP, TLS, AUTH and the exchange.
 """
 OTHERS_SECONDS = 0.5
-"""The time that the other sentinels have after the first answer, as long as no majority answered."""
+"""The time that the others have after the first answer, unless a majority answers before."""
 ANSWER_HOLDS_SECONDS = 0.2
 """The time for which an answer, or a failure, counts for further callers.
 
@@ -87,9 +87,10 @@ class MasterName:
         return f"<MasterName {self.name} [at {address(*self.place) if self.place else 'no known place'}]>"
 
     async def look_up(self) -> Place:
-        """Returns the master's address. Raises redis-py's `ConnectionError`, with what each one said.
+        """Returns the master's address. Raises redis-py's `ConnectionError` if none tells it.
 
-        Callers share a look-up. Who is cancelled leaves it to the next.
+        The error has what each sentinel said. Callers share a look-up; a cancelled one leaves it to the
+        next.
         """
         loop = asyncio.get_running_loop()
         async with self._lock:

@@ -233,7 +233,7 @@ class RedisChanges:
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        """`host:port` of the master that sentinels named last; empty if none did."""
         return self._server.master
 
     async def reconnect(self) -> None:

@@ -100,7 +100,7 @@ class RedisServer:
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        """`host:port` of the master that sentinels named last; empty if none did."""
         return self._connections.master
 
     async def stop(self) -> None:

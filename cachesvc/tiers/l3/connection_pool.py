@@ -89,7 +89,7 @@ class CellConnectionPool:
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        """`host:port` of the master that sentinels named last; empty if none did."""
         return self._maker.master
 
     async def borrow(self) -> CellConnection:

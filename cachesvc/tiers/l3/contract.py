@@ -193,7 +193,7 @@ class Cell(Protocol):
 
     @property
     def master(self) -> str:
-        """`host:port` of the master that sentinels named last; empty if none did, or none watch it."""
+        """`host:port` of the master that sentinels named last; empty if none did."""
         ...
 
     def look_again(self) -> None:

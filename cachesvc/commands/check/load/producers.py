@@ -69,6 +69,7 @@ class Producers:
 
 def _client(url: str, access: Access) -> tuple[Redis, RedisConnections]:
     # The announcer retries, and records each failure.
-    limits = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
-    connections = RedisConnections.at(url, access, **limits)
+    connections = RedisConnections.at(
+        url, access, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+    )
     return Redis.from_pool(connections), connections
