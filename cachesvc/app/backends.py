@@ -14,6 +14,7 @@ from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.changes.redis.shares import RedisShares
+from cachesvc.config.addresses import is_watched
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
@@ -94,7 +95,7 @@ class Backends:
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
-        access = redis_access(service.redis, certificates.clients("redis"))
+        access = redis_access(service.redis, service.sentinel, certificates.clients("redis"))
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
@@ -179,10 +180,19 @@ class Backends:
             "memcached servers",
             {name: partial(self._look_at_memcached, leaf) for name, leaf in self._leaves.items()},
         )
-        look, of_cells = self._look_at_redis, needs_of_cell(int(skew))
+        look = self._look_at_redis
         self._cell_reports: Polled[RedisReport] = Polled(
             "cells",
-            {name: partial(look, "cell", name, of_cells, cell.report) for name, cell in self.cells.items()},
+            {
+                name: partial(
+                    look,
+                    "cell",
+                    name,
+                    needs_of_cell(int(skew), is_watched=is_watched(topology.cells[name].url)),
+                    cell.report,
+                )
+                for name, cell in self.cells.items()
+            },
         )
         self._queue_reports: Polled[RedisReport] = Polled(
             "queues",
@@ -191,7 +201,9 @@ class Backends:
                     look,
                     "queue",
                     name,
-                    needs_of_queue(int(skew), on_disk=region.queue_on_disk),
+                    needs_of_queue(
+                        int(skew), on_disk=region.queue_on_disk, is_watched=is_watched(region.queue)
+                    ),
                     partial(self.streams[name].server_report, clock.now_us),
                 )
                 for name, region in topology.regions.items()
@@ -261,6 +273,14 @@ class Backends:
                 yield server_trouble(f"the origin of {name}", loader.trouble)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
+
+    def masters(self) -> Mapping[str, str]:
+        """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
+        servers = {
+            **{f"cell {name}": cell.master for name, cell in self.cells.items()},
+            **{f"queue {name}": stream.master for name, stream in self.streams.items()},
+        }
+        return {name: master for name, master in servers.items() if master}
 
     def silent_queue(self, region: str) -> str:
         """Returns the sentence about a queue that does not answer."""

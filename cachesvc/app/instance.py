@@ -272,6 +272,7 @@ class App:
                 name: cell.refusal or (f"server {cell.issuer:x}" if cell.issuer else "not reached yet")
                 for name, cell in self._backends.cells.items()
             },
+            "masters": self._backends.masters(),
             "rivals": self.paths.rivals.said,
             "loops": self._loops.troubles(),
             "conditions": self._backends.conditions.unmet(),

@@ -267,7 +267,7 @@ class Consumer:
         await self._follow_own_feed(completion)
         self._rivals.check_deployment()
         try:
-            self._rivals.check_queue()
+            await self._rivals.check_queue()
             if completion.epoch != self._epoch:
                 await self._meet_epoch(completion)
             complete_to = self._complete_to(completion, asked_us)

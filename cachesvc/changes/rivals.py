@@ -60,6 +60,8 @@ class Rivals:
         self._servers = {cell.name: "" for cell in self._cells}
         self._queue = ""
         """The queue that the consumer uses."""
+        self._looked_at = float("-inf")
+        """When the last look began, on the loop's clock."""
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
         self._others: Sequence[Rival] = ()
@@ -98,8 +100,14 @@ class Rivals:
         if any(one.kind == "deployment" and one.was_first for one in self._others):
             raise TierUnavailableError(f"changes of {self._region}", SAID["deployment"])
 
-    def check_queue(self) -> None:
-        """Raises `OtherQueueError` if another queue is used for the own region, too."""
+    async def check_queue(self) -> None:
+        """Raises `OtherQueueError` if another queue is used for the own region, too.
+
+        Looks first if the last look is long ago: this process, and the queue's server with it, may have
+        stood still while all others moved to another queue (trace 62).
+        """
+        if asyncio.get_running_loop().time() - self._looked_at > 2 * self._every_seconds:
+            await self.look()
         if self._region in self._queues:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
 
@@ -121,7 +129,7 @@ class Rivals:
         A cell that is out of reach says nothing: any other one is enough. The queue of another region is
         left if it has a rival, and its name looked up anew; the consumer does so for its own.
         """
-        uses = list(self._uses())
+        uses, began = list(self._uses()), asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._claim(cell, uses) for cell in self._cells)) if uses else ()
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
@@ -134,7 +142,7 @@ class Rivals:
             for use, others in zip(uses, answer.others if answer else (), strict=False):
                 if others:
                     found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
-        self._queues = found
+        self._queues, self._looked_at = found, began
         self._tell()
         for region in found.keys() - {self._region}:
             await self._streams[region].reconnect()

@@ -1,7 +1,7 @@
 """The certificates and the Redis user with which commands reach instances and queues.
 
-The variables are those of the service (`CACHESVC_TLS_…`, `CACHESVC_REDIS_…`), so that a command in
-an instance's container needs no arguments.
+The variables are those of the service (`CACHESVC_TLS_…`, `CACHESVC_REDIS_…`,
+`CACHESVC_SENTINEL_…`), so that a command in an instance's container needs no arguments.
 """
 
 import argparse
@@ -37,7 +37,9 @@ class Reach(NamedTuple):
 
 def add_access(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     """Adds the arguments for TLS. The Redis user comes from the environment only."""
-    given = {name: value for name, value in environ.items() if re.match(PREFIX + "(?:TLS|REDIS)_", name)}
+    given = {
+        name: value for name, value in environ.items() if re.match(PREFIX + "(?:TLS|REDIS|SENTINEL)_", name)
+    }
     parser.set_defaults(access_environ=given)
     for option, meaning in OPTIONS.items():
         variable = _variable_of(option)
@@ -67,7 +69,7 @@ def reach_of(options: argparse.Namespace) -> Reach:
     certificates = Certificates(service)
     reach = Reach(
         certificates.clients("instances") or True,
-        access_of(service.redis, certificates.clients("redis")),
+        access_of(service.redis, service.sentinel, certificates.clients("redis")),
     )
     if certificates.is_used:
         threading.Thread(target=_watch, args=(certificates,), name="certificates", daemon=True).start()

@@ -28,7 +28,8 @@ def facts(found: Explanation) -> list[tuple[str, str]]:
     if (cell := found.home_cell) is not None:
         scores = ", ".join(f"{name} {score:g}" for name, score in cell.scores.items())
         former = f"; before it moved: {cell.former}" if cell.former else ""
-        listed.append(("home cell", f"{cell.name} in {cell.region}, {cell.why} ({scores}){former}"))
+        place = f" at {cell.master}" if cell.master else ""
+        listed.append(("home cell", f"{cell.name} in {cell.region}{place}, {cell.why} ({scores}){former}"))
     if (memcached := found.memcached) is not None:
         breaker = f"; its breaker is {memcached.breaker}" if memcached.breaker not in ("", "closed") else ""
         listed.append(("memcached", f"{memcached.server}: {memcached.why}{breaker}"))

@@ -7,6 +7,7 @@ a run that failed half-way can be repeated.
 """
 
 import argparse
+import asyncio
 import itertools
 import socket
 import ssl
@@ -29,14 +30,14 @@ from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, fail, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.exit_codes import INTERRUPTED
-from cachesvc.config.addresses import redis_fault, redis_query_fault
+from cachesvc.config.addresses import REDIS_URLS, redis_fault, redis_query_fault, watched_in
 from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
 from cachesvc.telemetry.link_faults import told
 from cachesvc.telemetry.traces.trace import SpanContext
-from cachesvc.tiers.redis_connections import Access
+from cachesvc.tiers.redis_connections import Access, master_of
 
 MAX_BATCH_KEYS = Server().max_batch_keys
 LONGEST_OVER = Coherence().fence_retention
@@ -58,6 +59,8 @@ class Destination(Struct, frozen=True):
     @property
     def where(self) -> str:
         """The queue's place for messages, without the password that the URL may hold."""
+        if (watched := watched_in(self.url)) is not None:
+            return f"queue {watched.name}"
         parts = urlsplit(self.url)
         return (
             f"queue at {parts.path}"
@@ -168,7 +171,7 @@ def _destination(options: argparse.Namespace) -> Destination:
     if options.queue:
         if redis_fault(options.queue) or redis_query_fault(options.queue):
             # The URL may hold a password, so the message does not repeat it.
-            raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0")
+            raise ConfigError("--queue", f"must be {REDIS_URLS}")
         return Destination(options.queue, options.region)
     if options.topology is None:
         raise ConfigError(
@@ -183,16 +186,27 @@ def _destination(options: argparse.Namespace) -> Destination:
 
 
 def _connect(destination: Destination, access: Access) -> Redis:
-    """Returns a client, which connects at its first use."""
-    settings = access.settings_for(destination.url)
+    """Returns a client, which connects at its first use.
+
+    Raises `TierUnavailableError` if no sentinel tells the queue's address.
+    """
+    watched = watched_in(destination.url)
+    url = watched.url if watched is not None else destination.url
+    settings = access.settings_for(url)
     tls = settings.pop("tls", None)
     pool: ConnectionPool = ConnectionPool.from_url(
-        destination.url,
+        url,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         protocol=2,
         **settings,
     )
+    if watched is not None:
+        try:
+            host, port = asyncio.run(master_of(watched, access))
+        except RedisError as error:
+            raise TierUnavailableError(destination.where, told(error)) from error
+        pool.connection_kwargs |= {"host": host, "port": port}
     if tls is not None:
         pool.connection_class = _encrypted_by(tls)
     return Redis.from_pool(pool)

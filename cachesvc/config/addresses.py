@@ -7,7 +7,10 @@ an empty text. Texts that may hold a password are not repeated.
 
 import ipaddress
 import re
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from msgspec import Struct
 
 MOST_PORTS = 65535
 TLS_PREFIX = "tls:"
@@ -16,6 +19,13 @@ _NAME = re.compile(r"(?!-)[\w-]{1,63}(?:\.[\w-]{1,63})*\.?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 _REDIS_QUERY = re.compile(r"db|username|password")
+_SENTINEL_QUERY = re.compile(r"sentinel_(?:username|password)")
+_SENTINEL_SCHEME = re.compile(r"(rediss?)\+sentinel://")
+_MASTER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REDIS_URLS = "redis://host:port/db, redis+sentinel://host,host,host/name/db or unix:///path?db=0"
+"""The forms of a Redis server's URL, for people."""
+SENTINEL_PORT = 26379
+"""The port of a sentinel whose address names none; it is the servers' default, too."""
 _TLS_QUERY = re.compile(
     r"ssl_(?:keyfile|certfile|cert_reqs|ca_certs|ca_data|check_hostname|ciphers|password)"
 )
@@ -81,8 +91,61 @@ def memcached_fault(address: str) -> str:
     return _server_fault(f"tcp://{address}") or ("" if _port(address) else "it names no port")
 
 
+class Watched(Struct, frozen=True):
+    """A Redis server that sentinels know by a name, and whose address they tell."""
+
+    name: str
+    """The master's name, as `sentinel monitor` gives it."""
+    sentinels: Sequence[tuple[str, int]]
+    """Host and port of each sentinel."""
+    url: str
+    """The URL of the server. The master's name stands in it in place of host and port."""
+    sentinel_url: str
+    """The URL of a sentinel, also with that name in place of host and port."""
+
+
+def is_watched(url: str) -> bool:
+    """True if the URL is `redis(s)+sentinel://…`, which names sentinels in place of a server."""
+    return _SENTINEL_SCHEME.match(url) is not None
+
+
+def watched_in(url: str) -> Watched | None:
+    """Returns what `redis(s)+sentinel://user:password@host:port,host/name/db` says.
+
+    None for another URL. The URL must be one that `redis_fault` finds nothing wrong with.
+    """
+    found = _SENTINEL_SCHEME.match(url)
+    if found is None:
+        return None
+    before, _, query = url[found.end() :].partition("?")
+    places, _, path = before.partition("/")
+    userinfo, at, hosts = places.rpartition("@")
+    name, slash, database = path.partition("/")
+    given = parse_qsl(query, keep_blank_values=True)
+    own = [(key.removeprefix("sentinel_"), value) for key, value in given if _SENTINEL_QUERY.fullmatch(key)]
+    rest = [(key, value) for key, value in given if not _SENTINEL_QUERY.fullmatch(key)]
+    tls = [(key, value) for key, value in rest if _TLS_QUERY.fullmatch(key)]
+    return Watched(
+        name,
+        tuple(_host_and_port(one) for one in hosts.split(",")),
+        f"{found[1]}://{userinfo}{at}{name}{slash}{database}" + (f"?{urlencode(rest)}" if rest else ""),
+        f"{found[1]}://{name}" + (f"?{urlencode([*own, *tls])}" if own or tls else ""),
+    )
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    parts = urlsplit(f"tcp://{place}")
+    return parts.hostname or "", parts.port or SENTINEL_PORT
+
+
 def redis_fault(url: str) -> str:
-    """Says what is wrong with `redis(s)://host:port/db` or `unix:///path?db=0`."""
+    """Says what is wrong with a URL of a Redis server.
+
+    It is `redis(s)://host:port/db`, `redis(s)+sentinel://host:port,host:port/name/db` or
+    `unix:///path?db=0`.
+    """
+    if found := _SENTINEL_SCHEME.match(url):
+        return _sentinel_fault(url[found.end() :].partition("?")[0])
     scheme, colon, rest = url.partition("://")
     if scheme == "unix" and colon:
         if not rest.startswith("/") or not rest.partition("?")[0].strip("/"):
@@ -96,7 +159,12 @@ def redis_fault(url: str) -> str:
 def redis_query_fault(url: str) -> str:
     """Says what is wrong with the part of a Redis URL after `?`."""
     for name, value in parse_qsl(url.partition("#")[0].partition("?")[2], keep_blank_values=True):
-        if not (_REDIS_QUERY.fullmatch(name) or (url.startswith("rediss:") and _TLS_QUERY.fullmatch(name))):
+        known = (
+            _REDIS_QUERY.fullmatch(name)
+            or (url.startswith("rediss") and _TLS_QUERY.fullmatch(name))
+            or (is_watched(url) and _SENTINEL_QUERY.fullmatch(name))
+        )
+        if not known:
             return f"{name[:40]!r} is no setting that it may hold (db, username, password; rediss: ssl_…)"
         if name == "ssl_cert_reqs" and value not in _CERTIFICATES:
             return f"its ssl_cert_reqs is none of {', '.join(_CERTIFICATES)}"
@@ -108,6 +176,9 @@ def redis_query_fault(url: str) -> str:
 def place_of(address: str) -> str:
     """Returns the address in one spelling: two addresses of one place have the same."""
     address = address.removeprefix(TLS_PREFIX)
+    if (watched := watched_in(address)) is not None:
+        sentinels = ",".join(sorted(f"{host}:{port}" for host, port in watched.sentinels))
+        return f"{place_of(watched.url)} {sentinels}"
     try:
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
         port = parts.port or {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}.get(parts.scheme, 0)
@@ -168,6 +239,20 @@ def _server_fault(url: str) -> str:
     if port and not (_NUMBER.fullmatch(port[1:]) and 1 <= int(port[1:]) <= MOST_PORTS):
         return f"its port is not 1 to {MOST_PORTS}"
     return ""
+
+
+def _sentinel_fault(rest: str) -> str:
+    """Says what is wrong with what comes after `redis+sentinel://`, up to its query."""
+    places, slash, path = rest.partition("/")
+    name, _, database = path.partition("/")
+    if not (slash and name):
+        return "after the sentinels comes the name of the master, such as /mymaster"
+    if not _MASTER_NAME.fullmatch(name):
+        return "the name of its master may hold letters, digits and ._- only"
+    for place in places.rpartition("@")[2].split(","):
+        if fault := _server_fault(f"tcp://{place}"):
+            return fault
+    return _database_fault(f"redis://{name}/{database}")
 
 
 def _port(address: str) -> str:

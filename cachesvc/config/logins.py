@@ -36,13 +36,12 @@ def line_of(file: str) -> str:
     return line
 
 
-def check_redis_login(login: RedisLogin, found: Mistakes) -> None:
-    """Notes what is wrong with the login, or with its file."""
-    path = "$.redis"
+def check_redis_login(login: RedisLogin, path: str, found: Mistakes) -> None:
+    """Notes what is wrong with the login at this path, or with its file."""
     found.require(
         not (login.password and login.password_file),
         f"{path}.password",
-        "is given beside redis.password_file: keep one of them",
+        f"is given beside {path[2:]}.password_file: keep one of them",
     )
     found.require(
         bool(login.password or login.password_file) or not login.user,

@@ -313,6 +313,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """Clocks and fences."""
     redis: RedisLogin = field(default_factory=RedisLogin)
     """The user for cells and queues."""
+    sentinel: RedisLogin = field(default_factory=RedisLogin)
+    """The user for the sentinels of cells and queues, if these want one."""
     tls: ClientTls = field(default_factory=ClientTls)
     """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -421,7 +423,8 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
-        check_redis_login(service.redis, found)
+        check_redis_login(service.redis, "$.redis", found)
+        check_redis_login(service.sentinel, "$.sentinel", found)
         check_listener(service.server.tls, "$.server.tls", found)
         check_listener(service.server.operations.tls, "$.server.operations.tls", found)
         check_clients(service.tls, "$.tls", found)

@@ -152,7 +152,10 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` (TLS) or
     `unix:///path?db=0`, with a user and password before the host if its own are not those of `redis`
-    in the service document. No other cell or queue may have the same one."""
+    in the service document. Behind Redis Sentinel it is `redis+sentinel://host:port,host,host/name/db`
+    (`rediss+…` with TLS): the sentinels' hosts (port 26379 if none is given) and the master's name;
+    `?sentinel_username=…&sentinel_password=…` stand for `sentinel` in the service document. No other
+    cell or queue may have the same address."""
     weight: float = 1.0
     """The cell's share of the partitions, relative to the weights of the other active cells;
     above 0, 1000000 at most."""

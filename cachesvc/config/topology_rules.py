@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from cachesvc.config.addresses import (
+    REDIS_URLS,
     base_url_fault,
     memcached_fault,
     origin_fault,
@@ -241,7 +242,7 @@ def _check_redis_url(url: str, path: str, found: Mistakes) -> None:
     # The URL may hold a password, so the message repeats its scheme only.
     shown = scheme if re.fullmatch(r"[a-z+]{1,12}", scheme) else "no scheme"
     if fault := redis_fault(url) or redis_query_fault(url):
-        found.note(path, f"({shown}) must be redis://host:port/db or unix:///path?db=0: {fault}")
+        found.note(path, f"({shown}) must be {REDIS_URLS}: {fault}")
 
 
 def _refuse_twins(places: Iterable[tuple[str, str]], found: Mistakes) -> None:

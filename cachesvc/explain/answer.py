@@ -166,6 +166,8 @@ class HomeCell(Struct, frozen=True):
     why: str
     scores: dict[str, float]
     """Rendezvous scores of the active cells, highest first."""
+    master: str = ""
+    """`host:port` of the cell's server, if sentinels name it."""
     former: str = ""
     """The cell that the key was in before partitions moved: fences go there too."""
 

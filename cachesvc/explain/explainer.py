@@ -227,6 +227,7 @@ class Explainer:
             else "rendezvous hash over active cells: the highest score",
             scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
             former=former if former != name else "",
+            master=self._homes.of(key).master,
         )
 
     def _home(self, key: Key, state: CellKeyState | TierError) -> Home:

@@ -33,11 +33,16 @@ def tls_fault(error: BaseException | None) -> str:
     return "" if found is None else _said(found)
 
 
-def told(error: BaseException) -> str:
-    """Returns the text of an error of Redis; a sentence, if a person can repair it."""
+def told(error: BaseException, login: str = "redis") -> str:
+    """Returns the text of an error of Redis; a sentence, if a person can repair it.
+
+    `login` is the setting that has the user and password.
+    """
     text = str(error)
+    if _REPAIRABLE.search(text):  # it was told by whoever connected on behalf of this connection
+        return text
     if _LOGIN.search(text):
-        return f"login: {text}; look at the user and password of `redis`, or of its URL"
+        return f"login: {text}; look at the user and password of `{login}`, or of its URL"
     if _PERMISSION.search(text):
         return f"login: {text}; give the user the commands and keys that docs/operate.md lists"
     return tls_fault(error) or text

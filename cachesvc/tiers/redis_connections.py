@@ -29,7 +29,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -42,10 +42,12 @@ from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from cachesvc.config.addresses import Watched, address, watched_in
 from cachesvc.config.logins import RedisLogin, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
+from cachesvc.tiers.sentinels import QUESTIONS, Ask, MasterName, Place, Told, told_by
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
@@ -89,6 +91,13 @@ class Access(NamedTuple):
     """For `rediss://`; None: the system's authorities."""
     login: Login | None = None
     """For URLs without user and password."""
+    sentinel_login: Login | None = None
+    """For sentinels, if the URL has no `sentinel_password`."""
+
+    @property
+    def to_sentinels(self) -> "Access":
+        """The access to sentinels."""
+        return Access(self.tls, self.sentinel_login)
 
     def settings_for(self, url: str) -> dict[str, Any]:
         """Returns the settings of connections to the server of the URL.
@@ -109,10 +118,11 @@ class Access(NamedTuple):
 DEFAULT_ACCESS = Access()
 
 
-def access_of(login: RedisLogin, tls: ssl.SSLContext | None) -> Access:
-    """Returns the access that these settings give."""
-    is_given = login.password or login.password_file
-    return Access(tls, Login(login) if is_given else None)
+def access_of(login: RedisLogin, sentinel: RedisLogin, tls: ssl.SSLContext | None) -> Access:
+    """Returns the access that these settings give to servers and to their sentinels."""
+    return Access(
+        tls, *(Login(one) if one.password or one.password_file else None for one in (login, sentinel))
+    )
 
 
 def is_demotion(error: Exception) -> bool:
@@ -133,26 +143,62 @@ class RedisConnections(ConnectionPool):
         settings = {"parser_class": BoundedParser, **settings}
         super().__init__(connection_class=_CLEAN[connection_class], **settings)
         self._left_at = float("-inf")
+        self._master: MasterName | None = settings.get("master")
+        if self._master is not None:
+            self._master.moved = self._leave_others
+        self._moved = _ignored
 
     @classmethod
-    def at(cls, url: str, access: Access = DEFAULT_ACCESS) -> "RedisConnections":
-        """Returns a pool for the server of the URL; it is connected when first used."""
-        return cls.from_url(
+    def at(
+        cls,
+        url: str,
+        access: Access = DEFAULT_ACCESS,
+        *,
+        moved: Callable[[], None] | None = None,
+        **settings: Any,
+    ) -> "RedisConnections":
+        """Returns a pool for the server of the URL; it is connected when first used.
+
+        `moved` is called when sentinels name another master than before. `settings` are redis-py's.
+        """
+        if (watched := watched_in(url)) is not None:
+            url, settings["master"] = watched.url, _master_of(watched, access.to_sentinels)
+        made: RedisConnections = cls.from_url(
             url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=OPEN_SECONDS,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **access.settings_for(url),
+            **{
+                "protocol": 3,
+                "retry": Retry(NoBackoff(), 0),
+                "socket_timeout": None,
+                "socket_connect_timeout": OPEN_SECONDS,
+                "driver_info": None,
+                "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+                **access.settings_for(url),
+                **settings,
+            },
         )
+        made._moved = moved or _ignored
+        return made
+
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        return address(*self._master.place) if self._master is not None and self._master.place else ""
 
     @property
     def round_trip_seconds(self) -> float:
         """The shortest round trip that a connection of the pool measured; 0 before the first one."""
         known: Any = (*self._available_connections, *self._in_use_connections)
         return min((one.round_trip_seconds for one in known if one.round_trip_seconds), default=0.0)
+
+    def follow(self) -> None:
+        """Looks now and then whether sentinels name another master, if there are sentinels."""
+        if self._master is not None:
+            self._master.follow()
+
+    async def aclose(self) -> None:
+        if self._master is not None:
+            await self._master.close()
+        await super().aclose()
 
     async def leave(self) -> None:
         """Closes the connections, so that the next use looks the server's name up anew.
@@ -168,6 +214,22 @@ class RedisConnections(ConnectionPool):
             left += self._in_use_connections
         for connection in left:
             await connection.disconnect(nowait=True)
+
+    async def _leave_others(self, place: Place) -> None:
+        """Closes the connections that lead elsewhere than to the master at this place.
+
+        The server that was replaced may hang, or go on as a master for some seconds: a reader that waits
+        there would hear nothing, and an idle connection would take a change for the wrong server.
+        """
+        known: Any = (*self._available_connections, *self._in_use_connections)
+        for connection in known:
+            if connection.is_connected and (connection.host, connection.port) != place:
+                await connection.disconnect(nowait=True)
+        self._moved()
+
+
+def _ignored() -> None:
+    pass
 
 
 class CleanConnection(AbstractConnection):
@@ -251,7 +313,13 @@ class _CleanTCPConnection(CleanConnection, Connection):
 
     _reached: socket.socket | None = None
 
+    def __init__(self, *, master: MasterName | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._master = master
+
     async def _connect(self) -> None:
+        if self._master is not None:
+            self.host, self.port = await self._master.look_up()
         self._reached = await reach(self.host, int(self.port))
         try:
             await super()._connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
@@ -285,3 +353,34 @@ _CLEAN: dict[type[AbstractConnection], type[AbstractConnection]] = {
     SSLConnection: _CleanSSLConnection,
     UnixDomainSocketConnection: _CleanUnixConnection,
 }
+
+
+async def master_of(watched: Watched, access: Access) -> Place:
+    """Returns host and port of the master. Raises redis-py's `ConnectionError`."""
+    return await _master_of(watched, access.to_sentinels).look_up()
+
+
+def _master_of(watched: Watched, access: Access) -> MasterName:
+    """Returns the name that these sentinels watch; nothing is connected yet.
+
+    Each look-up opens a connection to each sentinel: look-ups are rare, and an idle connection to a
+    sentinel that hangs would have to be noticed.
+    """
+    connections: Any = RedisConnections.at(watched.sentinel_url, access, protocol=2)
+
+    def asking(place: Place) -> Ask:
+        async def ask() -> Told:
+            connection: Any = connections.make_connection()
+            connection.host, connection.port = place
+            try:
+                await connection.connect()
+                packed = connection.pack_commands(("SENTINEL", one, watched.name) for one in QUESTIONS)
+                await connection.send_packed_command(packed, check_health=False)
+                said = [await connection.read_response(disable_decoding=True) for _ in QUESTIONS]
+                return told_by(watched.name, said)
+            finally:
+                await connection.disconnect(nowait=True)
+
+        return ask
+
+    return MasterName(watched.name, [(place, asking(place)) for place in watched.sentinels])

@@ -61,8 +61,11 @@ class Need(Struct, Generic[R], frozen=True):
         return Check(self.name, self.effect, is_met=False, why=f"{wrong}: {self.why}", remedy=self.remedy)
 
 
-def needs_of_cell(skew_us: int) -> Sequence[Need[RedisReport]]:
-    """The needs of a cell's server; `skew_us` is `max_clock_skew`."""
+def needs_of_cell(skew_us: int, *, is_watched: bool = False) -> Sequence[Need[RedisReport]]:
+    """The needs of a cell's server.
+
+    `skew_us` is `max_clock_skew`; `is_watched`: sentinels may replace the server.
+    """
     return (
         Need(
             "eviction",
@@ -71,7 +74,7 @@ def needs_of_cell(skew_us: int) -> Sequence[Need[RedisReport]]:
             "set maxmemory-policy to volatile-lru, or to another volatile-*",
             _eviction,
         ),
-        *_needs_of_redis(skew_us, "fences and leases"),
+        *_needs_of_redis(skew_us, "fences and leases", is_watched),
         Need(
             "room",
             "cost",
@@ -82,7 +85,7 @@ def needs_of_cell(skew_us: int) -> Sequence[Need[RedisReport]]:
     )
 
 
-def needs_of_queue(skew_us: int, *, on_disk: bool) -> Sequence[Need[RedisReport]]:
+def needs_of_queue(skew_us: int, *, on_disk: bool, is_watched: bool = False) -> Sequence[Need[RedisReport]]:
     """The needs of a queue's server. `on_disk` is the region's `queue_on_disk`."""
     persistence = Need(
         "persistence",
@@ -99,7 +102,7 @@ def needs_of_queue(skew_us: int, *, on_disk: bool) -> Sequence[Need[RedisReport]
             "set maxmemory-policy to noeviction",
             _eviction,
         ),
-        *_needs_of_redis(skew_us, "changes and fences"),
+        *_needs_of_redis(skew_us, "changes and fences", is_watched),
         *((persistence,) if on_disk else ()),
     )
 
@@ -143,7 +146,7 @@ def need_of_seal() -> Need[bool]:
     )
 
 
-def _needs_of_redis(skew_us: int, taken: str) -> Sequence[Need[RedisReport]]:
+def _needs_of_redis(skew_us: int, taken: str, is_watched: bool) -> Sequence[Need[RedisReport]]:
     """The needs that cells and queues share; `taken` is what the server takes."""
     return (
         Need(
@@ -151,7 +154,7 @@ def _needs_of_redis(skew_us: int, taken: str) -> Sequence[Need[RedisReport]]:
             "stale",
             f"a master that was replaced and is cut off goes on taking {taken}, which the new one lacks",
             "set min-replicas-to-write to 1 or more, and min-replicas-max-lag to 1 to 10",
-            _failover,
+            lambda report: _failover(report, is_watched),
         ),
         Need(
             "master",
@@ -205,13 +208,13 @@ def _room(report: RedisReport) -> str | None:
     return f"maxmemory-policy is {policy}" if policy == "noeviction" and limit != "0" else ""
 
 
-def _failover(report: RedisReport) -> str | None:
+def _failover(report: RedisReport, is_watched: bool) -> str | None:
     replicas = report.info.get("connected_slaves")
     if replicas is None:
         return None
-    if replicas == "0":
+    if replicas == "0" and not is_watched:
         return ""
-    there = f"{replicas} replica{'' if replicas == '1' else 's'}"
+    there = f"{replicas} replica{'' if replicas == '1' else 's'}" + (", and sentinels" * is_watched)
     # INFO has this field while both settings are above 0, so it tells where CONFIG GET is refused.
     if "min_slaves_good_slaves" not in report.info:
         return f"it has {there}, and min-replicas-to-write or min-replicas-max-lag is 0"

@@ -116,6 +116,8 @@ class MemoryCell:
 
     async def stop(self) -> None: ...
 
+    master = ""
+
     def look_again(self) -> None: ...
 
     def restart(self) -> None:

@@ -89,6 +89,17 @@ STREAMS: dict[str, Mutant] = {
         (42,),
         (InPython("cachesvc.changes.rivals:Rivals.check_queue", "self._region in self._queues", "False"),),
     ),
+    "rival-suspended": Mutant(
+        "a consumer that stood still does not ask anew whether others use another queue",
+        (62,),
+        (
+            InPython(
+                "cachesvc.changes.rivals:Rivals.check_queue",
+                "asyncio.get_running_loop().time() - self._looked_at > 2 * self._every_seconds",
+                "False",
+            ),
+        ),
+    ),
     "rival-wait": Mutant(
         "a wait does not care for instances that follow another queue",
         (42,),

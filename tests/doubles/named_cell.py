@@ -43,6 +43,8 @@ class NamedCell:
         """Lets the next exchanges use a connection that was opened earlier."""
         self._connection = server
 
+    master = ""
+
     def look_again(self) -> None: ...
 
     def __getattr__(self, method: str) -> Any:

@@ -107,10 +107,10 @@ def memcached_server(*options: str, tcp: bool = False, port_only: bool = False) 
             if isinstance(where, str)
             else ["-l", where[0], "-p", str(where[1]), "-U", "0"]
         )
-        return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
+        return [installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
     # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
-    is_ready = _accepts if port_only else _answers(b"version\r\n", b"VERSION")
+    is_ready = accepts if port_only else _answers(b"version\r\n", b"VERSION")
     with _running("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
         yield server
 
@@ -140,7 +140,7 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
         else:
             listen = ["--bind", where[0], "--port", str(where[1])]
         return [
-            _installed(binary),
+            installed(binary),
             *listen,
             "--save",
             "",
@@ -177,7 +177,8 @@ def _running(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _accepts(where: Where) -> bool:
+def accepts(where: Where) -> bool:
+    """True if a server takes connections at this host and port."""
     assert not isinstance(where, str)
     with socket.create_connection(where, timeout=1):
         return True
@@ -203,7 +204,8 @@ def free_port() -> int:
         return port
 
 
-def _installed(binary: str) -> str:
+def installed(binary: str) -> str:
+    """Returns the path of a program. Raises `ServerStartError` if it is not installed."""
     path = shutil.which(binary)
     if path is None:
         raise ServerStartError(f"{binary} is not installed: `make test` installs it")

@@ -207,7 +207,7 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     (origin,) = free_ports(1)
     detours, listens = _detours()
     fleet = Fleet(
-        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=_namespaces(origin), detours=detours
+        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=namespaces_of(origin), detours=detours
     )
     links = Links(
         {name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir
@@ -232,7 +232,8 @@ def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     return by_instance, {f"{region}:{server}": port for (region, server), port in ports.items()}
 
 
-def _namespaces(origin_port: int) -> dict[str, object]:
+def namespaces_of(origin_port: int) -> dict[str, object]:
+    """Returns the checker's namespaces; its origin listens at this port."""
     times = {
         "ttl": "1m",
         "max_lag": f"{MAX_LAG_SECONDS:g}s",

@@ -12,6 +12,7 @@ from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.wire import Got
 from cachesvc_client.values.codecs import BYTES, Schema
 
+from cachesvc.app.tasks import Tasks
 from cachesvc.changes.broadcast.events import read_vector
 from cachesvc.changes.contract import position_of
 from cachesvc.model.change import Change
@@ -224,3 +225,42 @@ async def test_trace_50_a_wait_must_not_end_by_positions_of_another_queue() -> N
         await asyncio.sleep(1)
         missing = await i0.paths.receipts.wait(position, InvalidateOptions(Reach.REGION, timeout_seconds=0.5))
         assert missing or await i1.paths.value("a") == b"1"
+
+
+@asynccontextmanager
+async def suspended(far: FarSide, others: Running) -> AsyncIterator[Running]:
+    """An instance that stood still for 20 s, while others went on to another queue; in its first second.
+
+    Its loop that looks for rivals has not had its turn yet.
+    """
+    one = Running(far, "i1")
+    one.start()
+    await asyncio.sleep(2)
+    assert await one.paths.value("a") == b"0"
+    await one.tasks.stop()
+    connected_to(others, MemoryQueue(far.clock))
+    await asyncio.sleep(20)
+    one.tasks = Tasks()
+    for loop, name in one.loops.loops():
+        if name == one.loops.rivals.loop.name:
+            loop.close()
+        else:
+            one.tasks.spawn(loop, name)
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+async def test_trace_62_an_instance_that_stood_still_must_not_vouch_for_a_queue_that_was_left() -> None:
+    """Its host and the queue's server stood still together, so nothing failed there."""
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0, suspended(far, i0) as i1:
+        store.commit()
+        await i0.paths.changes.append(Change("docs", keys=("a",)))
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if i1.bound_us() < 1_000_000:
+                break
+        assert await i1.paths.value("a") == b"1"

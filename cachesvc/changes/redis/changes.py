@@ -231,6 +231,11 @@ class RedisChanges:
             queue=queue,
         )
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        return self._server.master
+
     async def reconnect(self) -> None:
         await self._server.reconnect()
 

@@ -310,6 +310,11 @@ class RedisFenceStream:
             raise OtherQueueError(error.where, error.why) from error
         await self._repeat_after(epoch)
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        return self._server.master
+
     async def reconnect(self) -> None:
         await self._server.reconnect()
 

@@ -98,6 +98,11 @@ class RedisServer:
     def __repr__(self) -> str:
         return f"<RedisServer {self.where}>"
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        return self._connections.master
+
     async def stop(self) -> None:
         """Ends the exchanges in flight, refuses the calls that wait, and disconnects."""
         for batcher in self._batchers:
@@ -187,6 +192,7 @@ class RedisServer:
         is given up. A reply that says that the server is no master any more closes all connections, so
         that the next call looks the server's name up anew.
         """
+        self._connections.follow()
         seconds = self._timeout + ROUND_TRIPS * self._connections.round_trip_seconds
         try:
             async with asyncio.timeout(wait_seconds + seconds):

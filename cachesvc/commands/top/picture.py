@@ -17,7 +17,7 @@ from cachesvc.commands.top.rows import (
     Queue,
     ServerRow,
 )
-from cachesvc.commands.top.scrape import HotKeys, Scrape, Silence
+from cachesvc.commands.top.scrape import HotKeys, Scrape, Silence, master_of
 from cachesvc.commands.top.servers import server_rows
 
 READS = ("get", "head", "get_many")
@@ -119,7 +119,8 @@ def _feed(region: str, scrapes: Mapping[str, Scrape]) -> FeedRow:
         scrape.metrics.value("queue_clock_offset_seconds", region=region) for scrape in scrapes.values()
     ]
     offset = max((one for one in offsets if one is not None), key=abs, default=None)
-    return FeedRow(region, bounds.get(worst), worst, states, offset)
+    master = master_of(f"queue {region}", scrapes.values())
+    return FeedRow(region, bounds.get(worst), worst, states, offset, master)
 
 
 def _lags(seen: Between) -> Sequence[LagRow]:

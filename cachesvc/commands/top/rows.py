@@ -69,6 +69,8 @@ class ServerRow(Struct, frozen=True):
     clock_offset: float | None = None
     servers: Sequence[Sequence[str]] = ()
     """The instances by the server that each reaches as this cell, if they reach several."""
+    master: str = ""
+    """`host:port` of a cell's server, if sentinels name it; several if instances differ."""
     twin_at: Sequence[str] = ()
     """Instances that refuse the cell because it is the same server as another one."""
 
@@ -84,6 +86,8 @@ class FeedRow(Struct, frozen=True):
     """The state of the feed by instance."""
     clock_offset: float | None = None
     """The offset of the queue's clock from the instance that it differs from most."""
+    master: str = ""
+    """`host:port` of the queue's server, if sentinels name it; several if instances differ."""
 
 
 class LagRow(Struct, frozen=True):

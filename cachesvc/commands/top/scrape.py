@@ -36,6 +36,8 @@ class Ready(Struct, frozen=True):
     fence_feeds: Mapping[str, str] = {}
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    masters: Mapping[str, str] = {}
+    """`host:port` of the servers that sentinels name, such as `cell eu-1`."""
     rivals: Mapping[str, str] = {}
     """Names that mean two things, by kind (`changes/rivals.py`), and what to do."""
     settings: Sequence[Unmet] = ()
@@ -75,6 +77,12 @@ class Silence(Struct, frozen=True):
     """An instance did not answer, or its answer cannot be read."""
 
     why: str
+
+
+def master_of(server: str, scrapes: Iterable[Scrape]) -> str:
+    """Returns what instances say of where a server is (`cell eu-1`); several if they differ."""
+    found = {scrape.ready.masters[server] for scrape in scrapes if server in scrape.ready.masters}
+    return ", ".join(printable(one) for one in sorted(found))
 
 
 class RefusedError(ValueError):

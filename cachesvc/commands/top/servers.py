@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from cachesvc.commands.top.between import Between
 from cachesvc.commands.top.interval import Buckets, quantile, share_of, together
 from cachesvc.commands.top.rows import ServerRow
+from cachesvc.commands.top.scrape import master_of
 
 
 def server_rows(seen: Between) -> Sequence[ServerRow]:
@@ -83,6 +84,7 @@ def _cell(cell: str, seen: Between) -> ServerRow:
         ),
         clock_offset=max(seen.values("cell_clock_offset_seconds", cell=cell).values(), key=abs, default=None),
         servers=_groups(seen.values("cell_server", cell=cell)),
+        master=master_of(f"cell {cell}", seen.scrapes.values()),
         twin_at=_above_0(seen.values("cell_twin", cell=cell)),
     )
 

@@ -87,7 +87,7 @@ def _servers(rows: Iterable[ServerRow]) -> Sheet:
     )
     for row in rows:
         table.add_row(
-            Text(row.name.upper(), style="bold") if row.kind == "tier" else f"  {row.name}",
+            Text(row.name.upper(), style="bold") if row.kind == "tier" else f"  {_at(row.name, row.master)}",
             _state_of(row),
             rate(row.asked),
             seconds(row.p50),
@@ -118,13 +118,17 @@ def _feeds(rows: Iterable[FeedRow]) -> Sheet:
     for row in rows:
         odd = [f"{name}: {state}" for name, state in row.states.items() if state != "read"]
         table.add_row(
-            row.region,
+            _at(row.region, row.master),
             seconds(row.bound),
             row.worst_at,
             Text(", ".join(odd), style=_BAD) if odd else "read by all",
             is_bad=bool(odd),
         )
     return table
+
+
+def _at(name: str, master: str) -> str:
+    return f"{name} at {master}" if master else name
 
 
 def _lags(picture: Picture) -> Sheet:

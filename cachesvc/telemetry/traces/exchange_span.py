@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from cachesvc.config.addresses import TLS_PREFIX
+from cachesvc.config.addresses import TLS_PREFIX, watched_in
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.telemetry.traces.trace import Attribute, Span, under
 
@@ -41,8 +41,10 @@ class Server(Struct, frozen=True):
     def redis(cls, name: str, url: str) -> "Server":
         """The server at `url`, which is `redis(s)://host:port/db` or `unix:///path`.
 
-        User and password are left out.
+        User and password are left out. Of a server that sentinels watch, the name stands there.
         """
+        if (watched := watched_in(url)) is not None:
+            return cls("redis", name, watched.name)
         parts = urlsplit(url)
         return (
             cls("redis", name, parts.path)

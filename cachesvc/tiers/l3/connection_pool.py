@@ -63,7 +63,7 @@ class CellConnectionPool:
         self._skew_us = skew_us
         self._rng = rng
         # `CellConnection` limits the time of an exchange as a whole.
-        self._maker = RedisConnections.at(url, access)
+        self._maker = RedisConnections.at(url, access, moved=self.look_again)
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
         """When a demotion, or another server of this name, was last heard of, on the loop's clock.
@@ -87,6 +87,11 @@ class CellConnectionPool:
         """The number of connections that are open and not lent."""
         return len(self._idle)
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        return self._maker.master
+
     async def borrow(self) -> CellConnection:
         """Returns an open connection. Raises `TierError`.
 
@@ -96,6 +101,7 @@ class CellConnectionPool:
         After a failed connect, calls that find no idle connection fail at once for 50 to 100 ms: a random
         time, so that instances spread their attempts.
         """
+        self._maker.follow()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable and self._is_current(connection):
@@ -208,6 +214,7 @@ class CellConnectionPool:
             self._late.cancel()
             await asyncio.wait([self._late])
         await self._close_idle()
+        await self._maker.aclose()
 
     async def _close_idle(self) -> None:
         while self._idle:

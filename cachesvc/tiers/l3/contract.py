@@ -191,6 +191,11 @@ class Cell(Protocol):
         """
         ...
 
+    @property
+    def master(self) -> str:
+        """`host:port` of the master that sentinels named last; empty if none did."""
+        ...
+
     def look_again(self) -> None:
         """Notes that another instance's connections lead to another server of this name.
 

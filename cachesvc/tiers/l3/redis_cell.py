@@ -254,6 +254,10 @@ class RedisCell:
     def issuer(self) -> int:
         return self._issuer.id
 
+    @property
+    def master(self) -> str:
+        return self._connections.master
+
     def look_again(self) -> None:
         self._connections.look_again()
 

@@ -174,7 +174,7 @@ def _paths() -> Json:
             "get": _call(
                 "topology",
                 "Regions, cells, pools and namespaces, without credentials; `here`: the instance that "
-                "answers.",
+                "answers; `masters`: the addresses that sentinels name.",
                 _TOPOLOGY,
             )
         },

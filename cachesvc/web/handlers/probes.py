@@ -76,13 +76,16 @@ class Probes:
     async def topology(self, request: web.BaseRequest, _: Place) -> Reply:
         """Answers the shared document, and in `here` the instance that answers.
 
-        A client takes the instances of that region from it. Without the scope `observe:*` it has the
+        A client takes the instances of that region from it. `masters` says which addresses sentinels name
+        for servers of theirs (`cell c1`, `queue eu`). Without the scope `observe:*` the answer has the
         namespaces in which the identity may do anything, the instances, and no server.
         """
         grant = grant_of(request)
         is_whole = grant.has(Action.OBSERVE, EVERY)
         shown = (
-            shown_topology(self._topology) if is_whole else seen_topology(self._topology, grant.namespaces)
+            {**shown_topology(self._topology), "masters": self._readiness()[1].get("masters", {})}
+            if is_whole
+            else seen_topology(self._topology, grant.namespaces)
         )
         return json_reply(msgspec.json.encode({"here": self._here, **shown}))
 

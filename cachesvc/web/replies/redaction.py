@@ -78,11 +78,14 @@ def without_credentials(url: str) -> str:
 
     The values of a few query parameters are known to be harmless, and stay.
     """
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
+    scheme, _, rest = url.partition("://")
+    servers = re.split("[/?#]", rest, maxsplit=1)[0]  # several of sentinels, which urlsplit may refuse
+    parts = urlsplit(f"{scheme}://{rest[len(servers) :]}")
+    userinfo, at, host = servers.rpartition("@")
     netloc = f"{HIDDEN}@{host}" if at and userinfo else host
     query = [
         (key, value if key in _HARMLESS or value == "{key}" else HIDDEN)
         for key, value in parse_qsl(parts.query, True)
     ]
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="{}*"), ""))
+    shown: str = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="{}*"), ""))
+    return shown

@@ -12,6 +12,7 @@ from redis import Redis
 
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.cli import main
+from cachesvc.config.addresses import REDIS_URLS
 from cachesvc.config.document import read_struct
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change
@@ -234,7 +235,7 @@ def test_a_url_that_is_none_is_a_mistake_and_not_repeated(
     capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     assert main(["publish", "pages", "--key", "a", "--queue", url], {}) == 2
-    assert capsys.readouterr().err == "cachesvc: --queue: must be redis://host:port/db or unix:///path?db=0\n"
+    assert capsys.readouterr().err == f"cachesvc: --queue: must be {REDIS_URLS}\n"
 
 
 def test_a_queue_that_refuses_is_a_failure(

@@ -40,6 +40,14 @@ def judged(
     return {name: need.check(report).is_met for name, need in needs.items()}
 
 
+def test_a_server_that_sentinels_watch_must_stop_when_cut_off_also_without_replicas_now() -> None:
+    """Its replicas may be the ones that are cut off."""
+    needs = (*needs_of_queue(S, on_disk=True, is_watched=True), *needs_of_cell(S, is_watched=True))
+    for info, is_met in (({}, False), ({"min_slaves_good_slaves": "0"}, True)):
+        report = RedisReport({**WELL, **info}, SETTINGS, 0, 0)
+        assert {one.check(report).is_met for one in needs if one.name == "failover"} == {is_met}
+
+
 def test_a_server_as_it_must_be_meets_all() -> None:
     assert set(judged({}).values()) == {True}
 

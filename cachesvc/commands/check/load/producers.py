@@ -7,10 +7,7 @@ from types import TracebackType
 
 import msgspec
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections, is_demotion
 
@@ -47,6 +44,7 @@ class Producers:
         Raises `QueueError`; then the queue may have taken the change or not.
         """
         client, connections = self._clients[region]
+        connections.follow()
         try:
             item = await client.xadd(STREAM, {"event": self._event(change)})
         except (RedisError, OSError) as error:
@@ -70,15 +68,8 @@ class Producers:
 
 
 def _client(url: str, access: Access) -> tuple[Redis, RedisConnections]:
-    # The announcer retries, and records each failure. `driver_info`: without it the driver would
-    # read its own version from disk, which blocks the loop.
-    connections: RedisConnections = RedisConnections.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        driver_info=None,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        **access.settings_for(url),
+    # The announcer retries, and records each failure.
+    connections = RedisConnections.at(
+        url, access, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
     )
     return Redis.from_pool(connections), connections
