@@ -11,9 +11,9 @@ from typing import NamedTuple
 from cachesvc.app.embedded import memcached, valkey
 from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
 from cachesvc.app.embedded.server_process import ServerProcess
-from cachesvc.config.addresses import address
-from cachesvc.config.service import Operations, Server, Service
+from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.config.workers import embedded_ports
 from cachesvc.model.errors import ConfigError
 
 
@@ -75,13 +75,13 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
-    data, operations = service.server, service.server.operations
+    instances, operations = embedded_ports(service)
     region = Region(
         queue=valkey.url(run_dir.path, 2),
         queue_on_disk=False,  # the server ends with this instance, and its directory with it
         pool={"m1": server},
-        instances={service.instance: _url(data)} if data.port else {},
-        operations={service.instance: _url(operations)} if data.port and operations.port else {},
+        instances=dict(instances),
+        operations=dict(operations),
     )
     return Topology(
         version=1,
@@ -92,10 +92,6 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
         },
         namespaces={"pages": Namespace(owner="you")},
     )
-
-
-def _url(port: Server | Operations) -> str:
-    return f"{'https' if port.tls.cert else 'http'}://{address(port.host, port.port or 0)}"
 
 
 def _stopper(stop_all: ExitStack) -> Callable[[], Awaitable[None]]:
