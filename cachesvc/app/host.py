@@ -1,4 +1,4 @@
-"""What the workers of a host tell each other, and what one of them answers for all.
+"""The questions that workers of one host ask each other, so that each can answer for all.
 
 Each listens on a socket that only processes of the same user on this machine may ask: the name is
 in Linux' abstract namespace, so nothing is left on a disk. One question per connection:
@@ -33,7 +33,10 @@ _PEER = struct.Struct("3i")
 
 
 class Host:
-    """The host of one worker. `start` and `stop` are called once each, on the loop that serves."""
+    """The host of one worker.
+
+    `start` and `stop` are called once each, on the loop that serves.
+    """
 
     def __init__(self, worker: Worker, server: Server, readiness: Readiness, metrics: Metrics) -> None:
         self._worker = worker
@@ -140,5 +143,5 @@ class Host:
 def _user_of(writer: asyncio.StreamWriter) -> int:
     """Returns the id of the user whose process is at the other end."""
     link: socket.socket = writer.get_extra_info("socket")
-    _, user, _ = _PEER.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return user
+    told = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return int(_PEER.unpack(told)[1])

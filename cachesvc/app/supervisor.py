@@ -27,15 +27,17 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
-"""The pauses before a worker is started again: the first, and the one at which doubling ends."""
+"""The pauses before a worker is started again: the first, and the last to be doubled to."""
 STEADY_SECONDS = 10.0
 """A worker that served for so long is started again after the first pause."""
 _ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM)
 _HEARD = (*_ASKED_TO_STOP, signal.SIGHUP, signal.SIGCHLD)
 
 Work = Callable[[int, int, Callable[[], None]], int]
-"""A worker's whole run, given its number, how often it was started again, and what it calls once it
-serves. It returns the exit code, after SIGINT or SIGTERM."""
+"""The whole run of a worker; returns the exit code, after SIGINT or SIGTERM.
+
+Its arguments are the worker's number, how often it was started again, and what it calls once it
+serves."""
 
 
 class _Child:
@@ -126,14 +128,15 @@ class Supervisor:
 
     def _wait(self, seconds: float | None) -> bytes:
         """Waits for signals, workers that begin to serve, or the time; returns the signals."""
-        ready, _, _ = select.select([self._wake, self._told], [], [], seconds)
+        wake = self._wake.fileno()
+        ready, _, _ = select.select([wake, self._told], [], [], seconds)
         if self._told in ready:
             for number in os.read(self._told, 4096):
                 self._children[number].serves_since = time.monotonic()
             if not self._has_served and all(child.serves_since is not None for child in self._children):
                 self._has_served = True
                 self._serving()
-        return self._wake.recv(4096) if self._wake in ready else b""
+        return self._wake.recv(4096) if wake in ready else b""
 
     def _look_after(self) -> bool:
         """Looks for workers that have ended; returns False if that ends the host's start."""

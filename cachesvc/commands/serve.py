@@ -1,4 +1,4 @@
-"""`cachesvc serve`: runs one instance, or several as workers, on given servers or on embedded ones."""
+"""`cachesvc serve`: runs one instance or several workers, on given or embedded servers."""
 
 import argparse
 import asyncio
@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from msgspec.structs import replace
@@ -69,7 +70,7 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return _run(service, _serve(service, documents.topology, options.topology, environ))
 
 
-def _run(service: Service, serving: Coroutine[None, None, None]) -> int:
+def _run(service: Service, serving: Coroutine[Any, Any, None]) -> int:
     """Runs an instance to its end, and returns the exit code."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -201,7 +202,7 @@ def _refuse_taken(host: str, port: int) -> None:
 def _announce(
     service: Service, topology: Topology, lines: Sequence[str], at: str, operations: str = ""
 ) -> None:
-    """Prints the banner of an instance that serves `at` an address, or of a host with its workers."""
+    """Prints the banner of what serves `at` an address: an instance, or several workers."""
     server = service.server
     url = f"{_scheme(server.tls)}://{at}"
     if operations:

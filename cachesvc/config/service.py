@@ -156,9 +156,9 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     closed."""
     workers: int | Literal["auto"] = 1
     """The processes that serve on this host, 1 to 128; `auto`: one for each core that this one
-    may use. More than one need Linux, and `port` must not be 0. Each is an instance: the first of `eu-a`
-    is `eu-a-0`, which the topology names beside the others, with a port of its own. `l1.budget`,
-    `l1.max_entries` and `max_bytes_in_flight` are divided among them; all other limits are those of each."""
+    may use. More than one need Linux, and a `port` that is not 0. Each is an instance: the first one
+    of `eu-a` is `eu-a-0`, which the topology names with a port of its own. `l1.budget`,
+    `l1.max_entries` and `max_bytes_in_flight` are divided among them; other limits hold for each."""
     operations: Operations = field(default_factory=Operations)
     """The port for operators."""
     tls: ListenerTls = field(default_factory=ListenerTls)

@@ -4,9 +4,9 @@
     server.port                        both listen on it
     regions.eu.instances.eu-a-0        the URL of the first one, which listens on that port, too
 
-A worker is a whole instance. Its own port lets a client choose it: the SDK's ring sends a key to one
-worker, so all L1s of a host together hold a copy once. The shared port is for everybody else. The
-same holds for operations ports.
+A worker is a whole instance. Its own port lets a client choose it: the SDK's ring sends a key to
+one worker, so all L1s of a host together hold a copy once. The shared port is for everybody else.
+The same holds for operations ports.
 """
 
 import os
@@ -99,7 +99,7 @@ def workers_of(service: Service, topology: Topology) -> list[tuple[Service, Work
 
 
 def embedded_ports(service: Service) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Returns the URLs of the instances, and of their operations ports, where nobody names them.
+    """Returns the URLs of instances, and of their operations ports, that nobody has named.
 
     Workers have the ports after those of the host.
     """

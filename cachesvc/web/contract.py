@@ -33,7 +33,7 @@ The reasons are values that JSON can write; `/readyz?verbose` shows them.
 
 
 class Host(Protocol):
-    """The host of one worker: what is asked at a port that its workers share concerns all of them."""
+    """The host of one worker: what is asked at a port that is shared concerns all workers."""
 
     def is_asked(self, request: BaseRequest) -> bool:
         """Returns whether the request came to a port that the workers share."""

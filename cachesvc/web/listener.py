@@ -99,9 +99,10 @@ class Listener:
         return f"<Listener [{'stopping' if self.is_stopping else started}]>"
 
     async def start(self, host: str, port: int, own: int | None = None, *, is_shared: bool = False) -> int:
-        """Starts to listen; returns the bound port. Raises `OSError`, whose `filename` is the address.
+        """Starts to listen; returns the bound port.
 
-        `own` is one more port to listen on. With `is_shared` other processes listen on `port`, too.
+        Raises `OSError`, whose `filename` is the address. `own` is one more port to listen on. With
+        `is_shared` other processes listen on `port`, too.
         """
         server = _Server(
             self._handle,

@@ -206,9 +206,7 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     """The arena; its processes run while the block runs."""
     (origin,) = free_ports(1)
     detours, listens = _detours()
-    fleet = Fleet(
-        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=_namespaces(origin), detours=detours
-    )
+    fleet = Fleet(DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=namespaces(origin), detours=detours)
     links = Links(
         {name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir
     )
@@ -232,7 +230,7 @@ def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     return by_instance, {f"{region}:{server}": port for (region, server), port in ports.items()}
 
 
-def _namespaces(origin_port: int) -> dict[str, object]:
+def namespaces(origin_port: int) -> dict[str, object]:
     times = {
         "ttl": "1m",
         "max_lag": f"{MAX_LAG_SECONDS:g}s",

@@ -4,9 +4,9 @@ Cells `c1` and `c2` are databases 0 and 1 of one private Valkey, the queue is da
 private memcached, or a stand-in inside the service where there is no memcached.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cachesvc.app.embedded import memcached, valkey
 from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
@@ -25,7 +25,7 @@ class Embedded(NamedTuple):
     """Lines for people to read: where each part runs, which are real, which stand-ins."""
     memcached: ServerProcess | None
     """None if L2 is the stand-in."""
-    stop: Callable[[], Awaitable[None]]
+    stop: Callable[[], Coroutine[Any, Any, None]]
     """Ends every server that was started and removes its files. At most once."""
 
 
@@ -94,7 +94,7 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
     )
 
 
-def _stopper(stop_all: ExitStack) -> Callable[[], Awaitable[None]]:
+def _stopper(stop_all: ExitStack) -> Callable[[], Coroutine[Any, Any, None]]:
     async def stop() -> None:
         stop_all.close()
 

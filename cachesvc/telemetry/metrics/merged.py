@@ -1,4 +1,4 @@
-"""The texts of several processes' metrics as one, each series with the label of its process."""
+"""The metrics of several processes as one text, each series with its process as a label."""
 
 import re
 from collections.abc import Iterable, Mapping

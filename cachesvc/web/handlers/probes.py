@@ -55,7 +55,8 @@ class Probes:
     async def readyz(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers 200 if this instance may be sent requests, else 503; `?verbose` adds reasons.
 
-        At a port that workers share it is the host that may be sent requests. The reasons name servers and other instances: they need the scope `observe:*`.
+        At a port that workers share it is the host that may be sent requests. The reasons name servers
+        and other instances: they need the scope `observe:*`.
         """
         is_verbose = _is_verbose(place)
         if is_verbose:
