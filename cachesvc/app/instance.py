@@ -21,11 +21,13 @@ from pathlib import Path
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
+from cachesvc.app.host import Host
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
+from cachesvc.config.workers import Worker
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
 from cachesvc.telemetry.loops import Loop, Loops
 from cachesvc.telemetry.metrics.metrics import Metrics
@@ -55,10 +57,15 @@ class App:
         topology: Topology,
         *,
         topology_file: Path | None = None,
+        worker: Worker | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`topology_file` is the document that is read again (`topology_file.py`); None: it stays."""
+        """`topology_file` is the document that is read again (`topology_file.py`); None: it stays.
+
+        `worker` is None for an instance that is no worker of several.
+        """
+        self._worker = worker
         self.service = service
         self.topology = topology
         self._clock = clock or SystemClock()
@@ -99,6 +106,7 @@ class App:
             [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
         self._metrics = self._watched()
+        self._host = Host(worker, service.server, self.readiness, self._metrics) if worker else None
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = (
             MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
@@ -112,6 +120,8 @@ class App:
             self._metrics,
             recorder=self._tracing,
             rates=self.limits.rates,
+            worker=worker,
+            host=self._host,
             tls=self._certificates.listener(service.server.tls, "server.tls"),
             operations_tls=self._certificates.listener(
                 service.server.operations.tls, "server.operations.tls"
@@ -179,6 +189,8 @@ class App:
         metrics.watch("topology", lambda: self.topology)
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
+        if worker := self._worker:
+            metrics.watch("workers", lambda: {(worker.host,): worker})
         metrics.watch("ready", lambda: self.readiness()[0])
         metrics.watch("loops", self._loops.statistics)
         metrics.watch("otlp", lambda: self._metrics_export.tally if self._metrics_export else ExportTally())
@@ -219,7 +231,12 @@ class App:
         tell at their end.
         """
         exports = (self._tracing, self._metrics_export)
-        return [*(part for part in exports if part is not None), *self._backends.parts(), self.limits.leasing]
+        return [
+            *(part for part in exports if part is not None),
+            *self._backends.parts(),
+            self.limits.leasing,
+            *([self._host] if self._host is not None else []),
+        ]
 
     async def stop(self) -> None:
         """Stops listening, lets running requests end, then stops the loops and connections."""
@@ -304,15 +321,16 @@ async def serve(
     topology: Topology,
     *,
     topology_file: Path | None = None,
+    worker: Worker | None = None,
     ready: Callable[[int, str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM.
+    """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
     `topology_file` is the document that callers and limits are read from again.
     """
     raise_descriptor_limit()
-    app = App(service, topology, topology_file=topology_file)
+    app = App(service, topology, topology_file=topology_file, worker=worker)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

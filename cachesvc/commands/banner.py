@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
+from cachesvc.config.workers import names_of
 
 
 def banner(
@@ -16,10 +17,17 @@ def banner(
     given. `operations`: the URL of the operations port, if there is one.
     """
     namespaces = ", ".join(_named(name, namespace) for name, namespace in topology.namespaces.items())
+    instances = topology.regions[service.region].instances
+    names = names_of(service)
+    workers = [f"  worker {name}{f': {instances[name]}' if name in instances else ''}" for name in names]
+    who = (
+        f"instance {service.instance}" if len(names) == 1 else f"{service.instance} with {len(names)} workers"
+    )
     lines = [
-        f"cachesvc {version('cachesvc')} serves {url} (region {service.region}, instance {service.instance})",
+        f"cachesvc {version('cachesvc')} serves {url} (region {service.region}, {who})",
         *([f"  operations: {operations}"] if operations else []),
-        f"  L1: {service.l1.budget >> 20} MiB in this process",
+        *(workers if len(names) > 1 else []),
+        f"  L1: {service.l1.budget >> 20} MiB {'in this process' if len(names) == 1 else 'in all workers'}",
         *(f"  {line}" for line in embedded or _given(service, topology)),
         f"  namespaces: {namespaces}",
     ]

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachesvc.app.embedded.server_process import ServerStartError
-from cachesvc.commands import audit, documents, explain, publish, token
+from cachesvc.commands import audit, documents, explain, publish, serve, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.report import command as report
-from cachesvc.commands.serve import serve
 from cachesvc.commands.size import command as size
 from cachesvc.commands.top import command as top
 from cachesvc.model.errors import ConfigError, TierError
@@ -72,8 +71,8 @@ COMMANDS = {
     "serve": Command(
         "Serves until Ctrl-C or SIGTERM. Without a topology, on embedded servers.",
         "0 after a stop by a signal; 1 if it cannot serve; 2 if a document is wrong.",
-        documents.add_arguments,
-        serve,
+        serve.add_arguments,
+        serve.serve,
     ),
     "check-config": Command(
         "Reads and checks the documents, and does nothing else.",

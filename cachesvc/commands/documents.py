@@ -20,6 +20,7 @@ from cachesvc.config.service import (
     read_topology,
 )
 from cachesvc.config.topology import Topology
+from cachesvc.config.workers import count_of, names_of, note_part, note_workers, part_of
 from cachesvc.model.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int
         settings = "its settings are right" if documents.given else "every setting has its default"
         print(f"service: {settings}; it says no region, so none was looked for in the topology")
     else:
-        print(f"service: ok, region {service.region}, instance {service.instance}")
+        print(f"service: ok, region {service.region}, instance {', '.join(names_of(service))}")
     if topology is None:
         print("topology: none given; serve would run the embedded set-up")
     else:
@@ -101,14 +102,16 @@ def read_documents(
     shared = found.within(TOPOLOGY)
     service, given = read_service(options.config, environ, found)
     topology = None if options.topology is None else read_topology(options.topology, shared)
+    note_part(service, found)
     if topology is None:
         note_anonymous(service.server, None, found)
     else:
         if is_region_needed or "region" in given:
             note_region(service, topology, found, shared)
-        note_together(service, topology, found, shared)
+        note_together(part_of(service), topology, found, shared)
+        note_workers(named(service), topology, found, shared)
         doubts = found.copy()
-        is_named = "region" in given and bool(service.instance)
+        is_named = "region" in given and bool(service.instance) and count_of(service.server) == 1
         note_unlikely(service, topology, doubts, doubts.within(TOPOLOGY), is_named=is_named)
     told = [_in_document(one, options) for one in doubts.noted() or found.noted()]
     count = len(found.noted())

@@ -136,7 +136,7 @@ def type_name(kind: Any) -> str:
     if origin is tuple:
         return f"list of {type_name(arguments[0])}"
     if origin in (types.UnionType, Union):
-        return type_name(arguments[0])
+        return " or ".join(type_name(one) for one in arguments if one is not types.NoneType)
     return "section"
 
 

@@ -1,17 +1,23 @@
-"""`cachesvc serve`: runs one instance, on given servers or on embedded ones."""
+"""`cachesvc serve`: runs one instance or several workers, on given or embedded servers."""
 
 import argparse
 import asyncio
 import errno
 import logging
+import secrets
 import signal
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
+from cachesvc.app.supervisor import Supervisor
+from cachesvc.commands import documents
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
@@ -19,9 +25,23 @@ from cachesvc.config.addresses import address
 from cachesvc.config.service import Service, check_together
 from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
+from cachesvc.config.workers import Worker, count_of, names_of, part_of, workers_of
 from cachesvc.telemetry.logs import logs
 
 log = logging.getLogger(__name__)
+
+STOP_SECONDS = 20.0
+"""How long workers may take to end beyond `server.shutdown_timeout`."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Adds the documents, and `--workers`."""
+    documents.add_arguments(parser, environ)
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        help="The processes that serve here, or `auto` for one on each core; before `server.workers`.",
+    )
 
 
 def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -29,6 +49,8 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     Raises `ConfigError`, `TierError` and, for an embedded server, `ServerStartError`.
     """
+    if options.workers is not None:
+        environ = {**environ, "CACHESVC_SERVER_WORKERS": options.workers}
     documents = read_documents(options, environ)
     documents.end()
     service = documents.service
@@ -43,26 +65,38 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # A terminal that closes, or a log rotation that asks every service to read its settings again, must
     # not kill an instance: the default handling of SIGHUP would.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if count_of(service.server) > 1:
+        return _serve_with_workers(service, documents.topology, options.topology, environ)
+    return _run(service, _serve(service, documents.topology, options.topology, environ))
+
+
+def _run(service: Service, serving: Coroutine[Any, Any, None]) -> int:
+    """Runs an instance to its end, and returns the exit code."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, documents.topology, options.topology, environ))
+            runner.run(serving)
     except KeyboardInterrupt:  # before the service handles the signal itself
         return 0
     except BrokenPipeError:
         raise
     except OSError as error:
-        at = error.filename or f"{service.server.host}:{service.server.port}"
-        operations = service.server.operations
-        is_data = operations.port is None or at != address(operations.host, operations.port)
-        variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
-        if error.errno == errno.EADDRINUSE:
-            return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
-        return fail(
-            1,
-            f"{at} cannot be served: {error.strerror or error}; choose another address"
-            f" ({variable.replace('PORT', 'HOST')}, {variable})",
-        )
+        return _refused(service, error)
     return 0
+
+
+def _refused(service: Service, error: OSError) -> int:
+    """Tells that a port cannot be listened on, and returns the exit code."""
+    at = error.filename or f"{service.server.host}:{service.server.port}"
+    operations = service.server.operations
+    is_data = operations.port is None or at != address(operations.host, operations.port)
+    variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
+    if error.errno == errno.EADDRINUSE:
+        return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
+    return fail(
+        1,
+        f"{at} cannot be served: {error.strerror or error}; choose another address"
+        f" ({variable.replace('PORT', 'HOST')}, {variable})",
+    )
 
 
 async def _serve(
@@ -83,13 +117,97 @@ async def _announce_and_serve(
     service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
 ) -> None:
     def ready(port: int, operations: str = "") -> None:
-        server = service.server
-        url = f"{_scheme(server.tls)}://{address(server.host, port)}"
-        if operations:
-            operations = f"{_scheme(server.operations.tls)}://{operations}"
-        print(banner(service, topology, url, lines, operations=operations), flush=True)
+        _announce(service, topology, lines, address(service.server.host, port), operations)
 
     await app.serve(service, topology, topology_file=topology_file, ready=ready)
+
+
+# several workers -----------------------------------------------------------------------------------
+
+
+def _serve_with_workers(
+    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
+) -> int:
+    """Serves as the supervisor of the workers, which share embedded servers if there are any."""
+    if topology is not None:
+        return _supervise(service, topology, [], topology_file)
+    try:
+        # Its loop ends before the first worker is made, which would have it as a copy.
+        started = asyncio.run(embedded(service, environ))
+    except KeyboardInterrupt:
+        return 0
+    try:
+        check_together(part_of(service), started.topology)
+        return _supervise(service, started.topology, started.lines)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        asyncio.run(started.stop())
+
+
+def _supervise(
+    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
+) -> int:
+    server, operations = service.server, service.server.operations
+    try:
+        _refuse_taken(server.host, server.port)
+        if operations.port is not None:
+            _refuse_taken(operations.host, operations.port)
+    except OSError as error:
+        return _refused(service, error)
+    family, workers = secrets.token_hex(8), workers_of(service, topology)
+
+    def work(number: int, restarts: int, serves: Callable[[], None]) -> int:
+        own, worker = workers[number]
+        logs.set_up(own)
+        worker = replace(worker, family=family, restarts=restarts)
+        return _run(own, _serve_as(own, topology, topology_file, worker, serves))
+
+    def serving() -> None:
+        at = address(operations.host, operations.port) if operations.port else ""
+        _announce(service, topology, lines, address(server.host, server.port), at)
+
+    stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
+    return Supervisor(names_of(service), work, serving=serving, stop_seconds=stop_seconds).run()
+
+
+async def _serve_as(
+    service: Service,
+    topology: Topology,
+    topology_file: Path | None,
+    worker: Worker,
+    serves: Callable[[], None],
+) -> None:
+    def ready(_: int, __: str) -> None:
+        serves()
+
+    await app.serve(service, topology, topology_file=topology_file, worker=worker, ready=ready)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raises `OSError`, whose `filename` is the address, if another process listens there.
+
+    Workers share their port, so they would share it with another program of the same user, too.
+    """
+    for family, *_, at in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+        try:
+            socket.create_server(at[:2], family=family).close()
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue  # an address that this machine does not have
+            error.filename = address(host, port)
+            raise
+
+
+def _announce(
+    service: Service, topology: Topology, lines: Sequence[str], at: str, operations: str = ""
+) -> None:
+    """Prints the banner of what serves `at` an address: an instance, or several workers."""
+    server = service.server
+    url = f"{_scheme(server.tls)}://{at}"
+    if operations:
+        operations = f"{_scheme(server.operations.tls)}://{operations}"
+    print(banner(service, topology, url, lines, operations=operations), flush=True)
 
 
 def _scheme(tls: ListenerTls) -> str:

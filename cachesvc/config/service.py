@@ -8,6 +8,7 @@ of a document are raised at once.
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from cachesvc.model.units import Duration, Size
 
 TOPOLOGY = "topology:"
 """Stands before the paths of the topology in mistakes of two documents."""
+MOST_WORKERS = 128
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -152,6 +154,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""
+    workers: int | Literal["auto"] = 1
+    """The processes that serve on this host, 1 to 128; `auto`: one for each core that this one
+    may use. More than one need Linux, and a `port` that is not 0. Each is an instance: the first one
+    of `eu-a` is `eu-a-0`, which the topology names with a port of its own. `l1.budget`,
+    `l1.max_entries` and `max_bytes_in_flight` are divided among them; other limits hold for each."""
     operations: Operations = field(default_factory=Operations)
     """The port for operators."""
     tls: ListenerTls = field(default_factory=ListenerTls)
@@ -573,6 +580,7 @@ def _check_server(server: Server, found: Mistakes) -> None:
         found.require(holds, f"$.server.{field}", why, *(f"$.server.{other}" for other in others))
 
     require(0 <= server.port <= 65535, "port", "must be 1 to 65535, or 0 for a free one")
+    _check_workers(server, require)
     require(bool(server.host), "host", "is empty: name the address to listen on, such as 127.0.0.1")
     fault = host_fault(server.host)
     require(not fault, "host", f"{server.host!r} is no host name or IP address alone, such as 127.0.0.1")
@@ -616,6 +624,17 @@ def _check_server(server: Server, found: Mistakes) -> None:
     )
     require(server.max_delay >= 10_000, "max_delay", "below 10ms every burst would count as overload")
     _check_operations(server, require)
+
+
+def _check_workers(server: Server, require: Callable[..., None]) -> None:
+    workers = server.workers
+    require(
+        workers == "auto" or 1 <= workers <= MOST_WORKERS, "workers", f"must be 1 to {MOST_WORKERS}, or auto"
+    )
+    require(workers == 1 or sys.platform == "linux", "workers", "several need Linux: run one")
+    shared = "must not be 0 with several server.workers, which share it: choose one"
+    require(workers == 1 or server.port != 0, "port", shared, "workers")
+    require(workers == 1 or server.operations.port != 0, "operations.port", shared, "workers")
 
 
 def _check_operations(server: Server, require: Callable[..., None]) -> None:

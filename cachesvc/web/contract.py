@@ -6,6 +6,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from aiohttp.web import BaseRequest
+
 from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
@@ -28,6 +30,22 @@ Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
 
 The reasons are values that JSON can write; `/readyz?verbose` shows them.
 """
+
+
+class Host(Protocol):
+    """The host of one worker: what is asked at a port that is shared concerns all workers."""
+
+    def is_asked(self, request: BaseRequest) -> bool:
+        """Returns whether the request came to a port that the workers share."""
+        ...
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Returns the metrics of all workers that answer, and the content type."""
+        ...
+
+    async def readiness(self) -> tuple[bool, Mapping[str, object]]:
+        """Returns whether the host may be sent requests, and the reasons of its workers."""
+        ...
 
 
 class Reading(Protocol):

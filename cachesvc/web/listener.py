@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
+from cachesvc.config.addresses import address
 from cachesvc.config.service import Server
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
@@ -115,8 +116,12 @@ class Listener:
         started = self._runner.addresses if self._runner else "not started"
         return f"<Listener [{'stopping' if self.is_stopping else started}]>"
 
-    async def start(self, host: str, port: int) -> int:
-        """Starts to listen; returns the bound port. Raises `OSError`."""
+    async def start(self, host: str, port: int, own: int | None = None, *, is_shared: bool = False) -> int:
+        """Starts to listen; returns the bound port.
+
+        Raises `OSError`, whose `filename` is the address. `own` is one more port to listen on. With
+        `is_shared` other processes listen on `port`, too.
+        """
         if lacking := [name for name in _OF_AIOHTTP if not hasattr(web.RequestHandler, name)]:
             log.warning("this aiohttp has no %s: plain reads have no fast lane", ", ".join(lacking))
         server = _Server(
@@ -138,7 +143,11 @@ class Listener:
         await runner.setup()
         try:
             with ExitStack() as stack:
-                listening = [stack.enter_context(one) for one in await _listening(host, port)]
+                listening = [
+                    stack.enter_context(one) for one in await _bound(host, port, is_shared=is_shared)
+                ]
+                if own is not None:
+                    listening += [stack.enter_context(one) for one in await _bound(host, own)]
                 for one in listening * ACCEPTED_AT_ONCE:
                     await web.SockSite(runner, one.dup(), backlog=BACKLOG).start()
         except OSError:
@@ -159,22 +168,33 @@ class Listener:
             await self._runner.cleanup()
 
 
-async def _listening(host: str, port: int) -> list[socket.socket]:
-    """Returns sockets that are bound to the addresses of the host. Raises `OSError`.
+async def _bound(host: str, port: int, *, is_shared: bool = False) -> list[socket.socket]:
+    """Returns `_listening(…)`. Raises `OSError`, whose `filename` is the address."""
+    try:
+        return await _listening(host, port, is_shared=is_shared)
+    except OSError as error:
+        error.filename = address(host, port)
+        raise
 
+
+async def _listening(host: str, port: int, *, is_shared: bool = False) -> list[socket.socket]:
+    """Returns sockets that listen on the addresses of the host. Raises `OSError`.
+
+    With `is_shared` (SO_REUSEPORT) each new connection goes to one of the processes that listen so.
     `localhost` has two addresses, and a caller may try either first. `::` takes IPv4 callers, too. An
     address that this machine does not have (IPv6 is switched off) is passed over if there is another.
     """
     bound: list[socket.socket] = []
     lacking: OSError | None = None
-    for family, *_, address in await look_up(host, port, flags=socket.AI_PASSIVE):
-        at = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
+    for family, *_, found in await look_up(host, port, flags=socket.AI_PASSIVE):
+        at = (found[0], bound[0].getsockname()[1] if bound else port, *found[2:])
         is_dual = at[0] == "::" and socket.has_dualstack_ipv6()
         try:
             made = socket.create_server(
                 at[:2] if is_dual else at,
                 family=socket.AddressFamily(family),
                 backlog=BACKLOG,
+                reuse_port=is_shared,
                 dualstack_ipv6=is_dual,
             )
         except OSError as error:

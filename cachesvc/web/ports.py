@@ -73,18 +73,16 @@ class Port:
     def is_stopping(self) -> bool:
         return self._listener.is_stopping
 
-    async def start(self, host: str, port: int, *, reserved: int = 0) -> int:
+    async def start(
+        self, host: str, port: int, own: int | None = None, *, is_shared: bool = False, reserved: int = 0
+    ) -> int:
         """Starts to listen; returns the bound port.
 
-        `reserved` are descriptors that others need. Raises `OSError`, whose `filename` is the address,
-        if it cannot be bound.
+        `own` and `is_shared` are those of a worker (`Listener.start`). `reserved` are descriptors that
+        others need. Raises `OSError`, whose `filename` is the address, if it cannot be bound.
         """
         self.connections.start(reserved)
-        try:
-            bound = await self._listener.start(host, port)
-        except OSError as error:
-            error.filename = address(host, port)
-            raise
+        bound = await self._listener.start(host, port, own, is_shared=is_shared)
         self.address = address(host, bound)
         return bound
 

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Topology
+from cachesvc.config.workers import Worker
 from cachesvc.model.caller import Caller
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
@@ -31,7 +32,7 @@ from cachesvc.web.access.grants import Grant
 from cachesvc.web.access.routes import ROUTES, check_routes
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.connections import Connections
-from cachesvc.web.contract import Paths, Readiness
+from cachesvc.web.contract import Host, Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.handlers.audit_view import AuditView
@@ -101,11 +102,14 @@ class Web:
         tls: ssl.SSLContext | None = None,
         operations_tls: ssl.SSLContext | None = None,
         rates: RateLimits | None = None,
+        worker: Worker | None = None,
+        host: Host | None = None,
     ) -> None:
         """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP.
 
-        Without `rates` no rate is limited.
+        Without `rates` no rate is limited. `worker` and `host` are those of a worker of several.
         """
+        self._worker = worker
         self._rates = rates = rates or RateLimits({}, {}, instances=1)
         self._limits = service.server
         self._namespaces = topology.namespaces
@@ -155,7 +159,7 @@ class Web:
             self._spans = ServerSpans(
                 recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
             )
-        probes = Probes(service, topology, readiness, metrics)
+        probes = Probes(service, topology, readiness, metrics, host)
         self._calls = _calls(
             self._entries,
             batches,
@@ -244,12 +248,17 @@ class Web:
         Raises `OSError`, whose `filename` is the address, if one of the ports is taken; then none is
         listened on.
         """
-        operations, settings = self.operations, self._limits.operations
+        operations, settings, worker = self.operations, self._limits.operations, self._worker
+        is_shared = worker is not None
+        own, own_of_operations = (worker.port, worker.operations_port) if worker else (None, None)
         self.overload.start()
-        bound = await self.data.start(host, port, reserved=settings.max_connections if operations else 0)
+        reserved = settings.max_connections if operations else 0
+        bound = await self.data.start(host, port, own, is_shared=is_shared, reserved=reserved)
         if operations is not None:
             try:
-                await operations.start(settings.host, settings.port or 0)
+                await operations.start(
+                    settings.host, settings.port or 0, own_of_operations, is_shared=is_shared
+                )
             except OSError:
                 await self.data.stop()
                 raise

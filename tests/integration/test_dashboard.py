@@ -61,6 +61,8 @@ NEEDS_MORE = {
     "cachesvc_tls_certificate_left_seconds": "TLS (test_encrypted_servers.py, test_tls.py)",
     "cachesvc_tls_handshakes_total": "TLS",
     "cachesvc_tls_handshakes_failed_total": "TLS",
+    "cachesvc_workers": "several workers (test_workers.py)",
+    "cachesvc_worker_restarts_total": "several workers",
 }
 """Metrics that have no samples here, by what has to be there."""
 
@@ -201,7 +203,8 @@ def test_every_selector_of_a_rule_finds_series(watching: Prometheus) -> None:
     """On its own: as a whole an alert finds nothing while all is well, and neither would one with a misspelled matcher."""
     selectors = {selector for rule in watching.rules() for selector in SELECTOR.findall(rule["query"])}
     assert len(selectors) > 50
-    assert {selector for selector in selectors if not watching.query(selector)} == {ONLY_UNDER_OVERLOAD}
+    lacking = {selector for selector in selectors if not watching.query(selector)}
+    assert lacking == {ONLY_UNDER_OVERLOAD, "cachesvc_worker_restarts_total"}
 
 
 @pytest.mark.slow

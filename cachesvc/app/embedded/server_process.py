@@ -96,7 +96,7 @@ class ServerProcess:
                     stderr=log,
                     env=self._environ,
                     start_new_session=True,
-                    preexec_fn=_end_with_parent(os.getpid()) if self._dies_with_parent else None,
+                    preexec_fn=end_with_parent(os.getpid()) if self._dies_with_parent else None,
                 )
         except OSError as error:
             raise ServerStartError(f"{self.name} cannot be started: {error}") from error
@@ -184,7 +184,7 @@ def stop_all(servers: Sequence[ServerProcess]) -> None:
         server.wait_stopped()
 
 
-def _end_with_parent(parent: int) -> Callable[[], None] | None:
+def end_with_parent(parent: int) -> Callable[[], None] | None:
     """The step of the child before the server's program: SIGTERM when its parent dies.
 
     None where that would not work. The kernel ties the signal to the *thread* that made the child.

@@ -4,16 +4,16 @@ Cells `c1` and `c2` are databases 0 and 1 of one private Valkey, the queue is da
 private memcached, or a stand-in inside the service where there is no memcached.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cachesvc.app.embedded import memcached, valkey
 from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
 from cachesvc.app.embedded.server_process import ServerProcess
-from cachesvc.config.addresses import address
-from cachesvc.config.service import Operations, Server, Service
+from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.config.workers import embedded_ports
 from cachesvc.model.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ class Embedded(NamedTuple):
     """Lines for people to read: where each part runs, which are real, which stand-ins."""
     memcached: ServerProcess | None
     """None if L2 is the stand-in."""
-    stop: Callable[[], Awaitable[None]]
+    stop: Callable[[], Coroutine[Any, Any, None]]
     """Ends every server that was started and removes its files. At most once."""
 
 
@@ -75,13 +75,13 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
-    data, operations = service.server, service.server.operations
+    instances, operations = embedded_ports(service)
     region = Region(
         queue=valkey.url(run_dir.path, 2),
         queue_on_disk=False,  # the server ends with this instance, and its directory with it
         pool={"m1": server},
-        instances={service.instance: _url(data)} if data.port else {},
-        operations={service.instance: _url(operations)} if data.port and operations.port else {},
+        instances=dict(instances),
+        operations=dict(operations),
     )
     return Topology(
         version=1,
@@ -94,11 +94,7 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
     )
 
 
-def _url(port: Server | Operations) -> str:
-    return f"{'https' if port.tls.cert else 'http'}://{address(port.host, port.port or 0)}"
-
-
-def _stopper(stop_all: ExitStack) -> Callable[[], Awaitable[None]]:
+def _stopper(stop_all: ExitStack) -> Callable[[], Coroutine[Any, Any, None]]:
     async def stop() -> None:
         stop_all.close()
 

@@ -88,6 +88,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         settings=found.ready.settings,
         conditions=found.ready.conditions,
         troubles=found.ready.troubles,
+        host=next(iter(seen.names("workers", "host")), ""),
     )
 
 

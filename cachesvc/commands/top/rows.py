@@ -46,6 +46,8 @@ class InstanceRow(Struct, frozen=True):
     """The states of the instance's servers that need a person."""
     troubles: Sequence[str] = ()
     """The sentences in which the instance says what is wrong."""
+    host: str = ""
+    """The host whose worker it is; empty if it is not one of several, or is silent."""
 
 
 class ServerRow(Struct, frozen=True):

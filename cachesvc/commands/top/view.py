@@ -36,7 +36,8 @@ def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]
     return View([Text(one, style=_BAD) for one in troubles], sheets)
 
 
-def _instances(rows: Iterable[InstanceRow]) -> Sheet:
+def _instances(rows: Sequence[InstanceRow]) -> Sheet:
+    """Returns the table of instances, in which workers stand under their host."""
     table = Sheet(
         "instance",
         "state",
@@ -51,12 +52,19 @@ def _instances(rows: Iterable[InstanceRow]) -> Sheet:
         "topology",
         spare=("topology", "evicted at age", "waiting", "L1", "p50", "hits", "shed/s"),
     )
-    for row in rows:
+    hosts = {row.name: _host_of(row, rows) for row in rows}
+    shown = ""
+    for row in sorted(rows, key=lambda row: hosts[row.name]):  # the others keep their order, and come first
+        host = hosts[row.name]
+        if host and host != shown:
+            table.add_row(Text(host, style="bold"), *[""] * 10)
+        shown = host
+        name = f"  {row.name}" if host else row.name
         if row.silent:
-            table.add_row(row.name, Text("silent", style=_BAD), is_bad=True)
+            table.add_row(name, Text("silent", style=_BAD), is_bad=True)
             continue
         table.add_row(
-            row.name,
+            name,
             Text("ready", style=_GOOD) if row.ready else Text("not ready", style=_BAD),
             rate(row.requests),
             seconds(row.p50),
@@ -70,6 +78,16 @@ def _instances(rows: Iterable[InstanceRow]) -> Sheet:
             is_bad=not row.ready,
         )
     return table
+
+
+def _host_of(row: InstanceRow, rows: Iterable[InstanceRow]) -> str:
+    """Returns the host of a worker; that of a silent one follows from its name."""
+    hosts = {other.host for other in rows if other.host}
+    return row.host or next((host for host in hosts if row.silent and _is_worker(row.name, host)), "")
+
+
+def _is_worker(name: str, host: str) -> bool:
+    return name.startswith(f"{host}-") and name.removeprefix(f"{host}-").isdecimal()
 
 
 def _servers(rows: Iterable[ServerRow]) -> Sheet:

@@ -58,6 +58,7 @@ _TITLES: Mapping[str, str] = {
     "callers": "Requests",
     "build": "Instances",
     "ready": "Instances",
+    "workers": "Instances",
     "topology": "Instances",
     "namespaces": "Instances",
     "otlp": "Telemetry itself",

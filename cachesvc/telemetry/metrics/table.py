@@ -192,6 +192,15 @@ TABLE: tuple[Metric, ...] = (
         ("version", "python"),
     ),
     Metric("ready", "gauge", "ready", "", "1 while /readyz answers 200, else 0."),
+    Metric("workers", "gauge", "workers", "count", "Workers that the host runs.", ("host",)),
+    Metric(
+        "worker_restarts",
+        "counter",
+        "workers",
+        "restarts",
+        "How often this worker was started again by its host.",
+        ("host",),
+    ),
     Metric(
         "topology_version",
         "gauge",

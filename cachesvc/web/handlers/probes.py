@@ -13,7 +13,7 @@ from cachesvc.config.topology import Topology
 from cachesvc.model.scope import EVERY, Action
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.access.door import grant_of
-from cachesvc.web.contract import Readiness
+from cachesvc.web.contract import Host, Readiness
 from cachesvc.web.handlers.openapi import document
 from cachesvc.web.ports import Port, wrong_port
 from cachesvc.web.replies.redaction import seen_topology, shown_topology
@@ -29,7 +29,16 @@ Probe = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 class Probes:
     """The handlers of these calls."""
 
-    def __init__(self, service: Service, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: Service,
+        topology: Topology,
+        readiness: Readiness,
+        metrics: Metrics,
+        host: Host | None = None,
+    ) -> None:
+        """`host` is None for an instance that is no worker of several."""
+        self._host = host
         self._here = {"region": service.region, "instance": service.instance}
         self._topology = topology
         self._readiness = readiness
@@ -46,12 +55,15 @@ class Probes:
     async def readyz(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers 200 if this instance may be sent requests, else 503; `?verbose` adds reasons.
 
-        The reasons name servers and other instances: they need the scope `observe:*`.
+        At a port that workers share it is the host that may be sent requests. The reasons name servers
+        and other instances: they need the scope `observe:*`.
         """
         is_verbose = _is_verbose(place)
         if is_verbose:
             grant_of(request).require_whole(Action.OBSERVE, EVERY)
         ready, reasons = self._readiness()
+        if self._host is not None and (is_verbose or not ready) and self._host.is_asked(request):
+            ready, reasons = await self._host.readiness()
         status, line = (
             (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
         )
@@ -70,7 +82,9 @@ class Probes:
         return readyz
 
     async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
-        body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        of_host = self._host if self._host is not None and self._host.is_asked(request) else None
+        body, content_type = await (of_host or self._metrics).exposition(accept)
         return _ok(body, content_type)
 
     async def topology(self, request: web.BaseRequest, _: Place) -> Reply:

@@ -220,6 +220,18 @@ def test_the_view_has_a_line_for_each_row_and_the_verdict_first() -> None:
     assert "ops/[anna]" in text, "what callers write is no markup"
 
 
+def test_workers_stand_under_their_host_also_one_that_is_silent() -> None:
+    metrics = Exposition.parse('cachesvc_workers{host="eu-b"} 2\n')
+    seen: dict[str, Scrape | Silence] = {
+        "eu-b-0": Scrape(1.0, metrics, Ready(True)),
+        "eu-b-1": Silence("connection refused"),
+        "eu-a": Scrape(1.0, Exposition({}), Ready(True)),
+    }
+    lines = shown(picture_of(seen, seen)).splitlines()
+    table = [line.split()[:2] for line in lines if "eu-" in line and "does not answer" not in line]
+    assert table == [["eu-a", "ready"], ["eu-b"], ["eu-b-0", "ready"], ["eu-b-1", "silent"]]
+
+
 def test_whose_debug_token_is_another_one_is_said_above_the_digests() -> None:
     seen = picture_of({}, {"eu-a": replace(scrape(1.0), refuses_token=True)})
     assert "hot key (token refused at eu-a)" in shown(seen)
