@@ -29,8 +29,8 @@ from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
 from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached, silent_queue
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.breaker import Breaker, BreakerPool
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.breaker import Breaker
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
@@ -63,6 +63,8 @@ from cachesvc.tiers.server_settings import (
 from cachesvc.tiers.tls import Certificates
 
 STAND_IN_BYTES = 64 << 20
+LATE_PART = 0.5
+"""An answer of memcached within this part of `l2.timeout` is never late."""
 
 
 class Part(Protocol):
@@ -89,7 +91,10 @@ class Backends:
         self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
         self._batched: dict[str, Batched] = {}
         self._measured: dict[str, Measured] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._memcached_breakers = BreakerPool(
+            service.breakers, late_from_seconds=LATE_PART * service.l2.timeout.seconds
+        )
+        self._cell_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
@@ -116,6 +121,7 @@ class Backends:
                 nonce=lambda: mark + secrets.token_hex(6),
                 issuers=issuers,
                 access=access,
+                breaker=self._cell_breakers.add(name),
             )
             for name, cell in topology.cells.items()
         }
@@ -203,7 +209,7 @@ class Backends:
         if isinstance(leaf, MemoryTier):
             return await leaf.fullness()
         said = await leaf.report()
-        self._breakers[leaf.name].seen()
+        self._memcached_breakers[leaf.name].seen()
         checks = [need.check(said) for need in needs_of_memcached()]
         if leaf.is_sealed:
             checks.append(need_of_seal().check(leaf.has_unsealed()))
@@ -240,8 +246,7 @@ class Backends:
             bytes_moved=leaf.bytes_moved,
         )
         self._measured[name] = measured = Measured(deadline)
-        self._breakers[name] = breaker = Breaker()
-        guarded = Guarded(measured, breaker, name=name)
+        guarded = Guarded(measured, self._memcached_breakers.add(name), name=name)
         self._batched[name] = Batched(
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
@@ -250,10 +255,14 @@ class Backends:
     def troubles(self) -> Iterator[str]:
         """Yields a sentence for each server that does not answer, or is not as it must be."""
         cells, servers = self._cell_reports.silent, self._fullness.silent
-        yield from (silent_cell(name, cells[name]) for name in self.cells if name in cells)
+        yield from (
+            silent_cell(name, cells.get(name, ""))
+            for name, breaker in self._cell_breakers.items()
+            if name in cells or breaker.is_open
+        )
         yield from (
             silent_memcached(name, servers.get(name, ""))
-            for name, breaker in self._breakers.items()
+            for name, breaker in self._memcached_breakers.items()
             if breaker.is_open
         )
         for name, loader in self._origins.items():
@@ -296,7 +305,7 @@ class Backends:
         point, other = self._ring.position(key.digest)
         server = self._ring.server(key.digest)
         beyond = f"without it {other} would have the key" if other != server else "it is alone"
-        breaker = self._breakers.get(server)
+        breaker = self._memcached_breakers.get(server)
         why = f"the first point of the ring at or after {key.digest:016x} is {point:016x}; {beyond}"
         return Memcached(server, why, str(breaker.state) if breaker else "")
 
@@ -311,7 +320,7 @@ class Backends:
         """Has everything that is counted here read at each scrape."""
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
-        metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
+        metrics.watch("breakers", lambda: dict(self._breakers()))
         metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
         metrics.watch(
             "batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()}
@@ -335,6 +344,12 @@ class Backends:
         """The loops of these servers: polls, and the threads of memcached servers."""
         yield from (polled.loop for polled in self.polled)
         yield from (leaf.loop for leaf in self._leaves.values() if isinstance(leaf, MemcachedTier))
+
+    def _breakers(self) -> Iterator[tuple[tuple[str, str], Breaker]]:
+        """The breakers by kind and name of their server."""
+        pools = {"memcached": self._memcached_breakers, "cell": self._cell_breakers}
+        for kind, pool in pools.items():
+            yield from (((kind, name), breaker) for name, breaker in pool.items())
 
     def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
         """The batchers by server and operation.

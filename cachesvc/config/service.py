@@ -225,6 +225,27 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     a deployment should have the same value."""
 
 
+class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
+    """When servers that fail are left alone, and how they are tried again.
+
+    This holds for each memcached server, cell, queue and origin by itself.
+    """
+
+    failures: int = 5
+    """The failed calls in a row after which a server is left alone, 1 to 100. It also is when
+    twice as many of the last four times as many calls failed, and at once when it cannot be connected
+    to. A failure is a call without an answer in time, or with a broken connection."""
+    first_probe: Duration = Duration.parse("100ms")
+    """How long a server is left alone before one call tries it. With each failed try the time
+    doubles, up to `longest_probe`; each time is lengthened at random, by up to a half. It must be
+    longer than 0."""
+    longest_probe: Duration = Duration.parse("1s")
+    """The longest time between two tries. It must not be shorter than `first_probe`."""
+    out_at_most: float = 1.0
+    """The largest part of the servers of one kind that are left alone at a time, above 0, 1 at
+    most; one server always may be. Where more of them fail, calls still go to those beyond it."""
+
+
 class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """Clocks, fences and the streams that carry fences.
 
@@ -309,6 +330,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to memcached servers."""
     l3: L3 = field(default_factory=L3)
     """The connections to cells."""
+    breakers: Breakers = field(default_factory=Breakers)
+    """When servers that fail are left alone."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
     redis: RedisLogin = field(default_factory=RedisLogin)
@@ -419,6 +442,7 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
                 "$.server.request_timeout",
             )
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+        _check_breakers(service.breakers, found)
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
         check_redis_login(service.redis, found)
@@ -635,6 +659,21 @@ def _check_operations(server: Server, require: Callable[..., None]) -> None:
         "port",
     )
     require(operations.max_connections >= 8, "operations.max_connections", "must be at least 8")
+
+
+def _check_breakers(breakers: Breakers, found: Mistakes) -> None:
+    def require(holds: bool, field: str, why: str, *others: str) -> None:
+        found.require(holds, f"$.breakers.{field}", why, *(f"$.breakers.{other}" for other in others))
+
+    require(1 <= breakers.failures <= 100, "failures", "must be 1 to 100")
+    require(breakers.first_probe > 0, "first_probe", "must be longer than 0")
+    require(
+        breakers.longest_probe >= breakers.first_probe,
+        "longest_probe",
+        "must not be shorter than first_probe",
+        "first_probe",
+    )
+    require(0 < breakers.out_at_most <= 1, "out_at_most", "must be above 0, and at most 1 (all servers)")
 
 
 def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
