@@ -29,9 +29,9 @@ from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
 from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached, silent_queue
 from cachesvc.tiers.batching import Batcher
-from cachesvc.tiers.breaker import Breaker, BreakerPool
+from cachesvc.tiers.breaker import Breaker, BreakerPool, BreakerState
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.contract import Lookup, Pool
+from cachesvc.tiers.l2.contract import Lookup, Pool, Tier
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
 from cachesvc.tiers.l2.in_process import MemoryTier
@@ -94,14 +94,23 @@ class Backends:
         self._memcached_breakers = BreakerPool(
             service.breakers, late_from_seconds=LATE_PART * service.l2.timeout.seconds
         )
+        self._gutter_breakers = BreakerPool(service.breakers)
         self._cell_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
         access = redis_access(service.redis, certificates.clients("redis"))
+        self._gutter = (
+            Sharded(
+                _ring(here.gutter),
+                {name: self._gutter_server(name, server) for name, server in here.gutter.items()},
+            )
+            if here.gutter
+            else None
+        )
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
-        self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
+        self._ring = _ring(here.pool) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
         skew = service.coherence.max_clock_skew
         under = (placement.id, topology.version)
@@ -209,7 +218,9 @@ class Backends:
         if isinstance(leaf, MemoryTier):
             return await leaf.fullness()
         said = await leaf.report()
-        self._memcached_breakers[leaf.name].seen()
+        for pool in (self._memcached_breakers, self._gutter_breakers):
+            if (breaker := pool.get(leaf.name)) is not None:
+                breaker.seen()
         checks = [need.check(said) for need in needs_of_memcached()]
         if leaf.is_sealed:
             checks.append(need_of_seal().check(leaf.has_unsealed()))
@@ -230,13 +241,34 @@ class Backends:
         return said
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
-        """One memcached server: its batches, its breaker, its deadline, its connection."""
+        """One memcached server of the pool."""
         if server.address == STAND_IN:
             self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
             return stand_in
+        return self._memcached(name, server, self._memcached_breakers.add(name), self._gutter)
+
+    def _gutter_server(self, name: str, server: MemcachedServer) -> Pool:
+        longest_us = self._service.l2.gutter_ttl
+        return self._memcached(name, server, self._gutter_breakers.add(name), longest_us=longest_us)
+
+    def _memcached(
+        self,
+        name: str,
+        server: MemcachedServer,
+        breaker: Breaker,
+        gutter: Tier | None = None,
+        longest_us: int | None = None,
+    ) -> Batched:
+        """A memcached server's batches, its breaker, its deadline, its connection."""
         l2 = self._service.l2
         self._leaves[name] = leaf = MemcachedTier(
-            name, server.address, l2, self._clock, seal=self._seal, access=self._memcached_access
+            name,
+            server.address,
+            l2,
+            self._clock,
+            seal=self._seal,
+            access=self._memcached_access,
+            longest_us=longest_us,
         )
         deadline = Deadline(
             leaf,
@@ -246,7 +278,7 @@ class Backends:
             bytes_moved=leaf.bytes_moved,
         )
         self._measured[name] = measured = Measured(deadline)
-        guarded = Guarded(measured, self._memcached_breakers.add(name), name=name)
+        guarded = Guarded(measured, breaker, name=name, gutter=gutter)
         self._batched[name] = Batched(
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
@@ -262,7 +294,8 @@ class Backends:
         )
         yield from (
             silent_memcached(name, servers.get(name, ""))
-            for name, breaker in self._memcached_breakers.items()
+            for pool in (self._memcached_breakers, self._gutter_breakers)
+            for name, breaker in pool.items()
             if breaker.is_open
         )
         for name, loader in self._origins.items():
@@ -290,6 +323,7 @@ class Backends:
     def parts(self) -> Sequence[Part]:
         """All that is started and stopped, in the order of the start."""
         return [
+            *((self._gutter,) if self._gutter else ()),
             self.l2,
             *self.cells.values(),
             *self.loaders.values(),
@@ -307,14 +341,25 @@ class Backends:
         beyond = f"without it {other} would have the key" if other != server else "it is alone"
         breaker = self._memcached_breakers.get(server)
         why = f"the first point of the ring at or after {key.digest:016x} is {point:016x}; {beyond}"
+        if (instead := self._leaf_of(key, self._ring)) != server:
+            why = f"the gutter takes the keys of {server}, which is left alone ({why})"
+            server, breaker = instead, self._gutter_breakers[instead]
         return Memcached(server, why, str(breaker.state) if breaker else "")
+
+    def _leaf_of(self, key: Key, ring: Ring) -> str:
+        """The server that has the key's copies now: its own, or one of the gutter."""
+        server = ring.server(key.digest)
+        breaker = self._memcached_breakers.get(server)
+        if self._gutter is None or breaker is None or breaker.state is not BreakerState.OPEN:
+            return server
+        return self._gutter.ring.server(key.digest)
 
     async def look(self, key: Key) -> Lookup:
         """The copy in the region's pool.
 
         Nothing changes, nothing is counted, and no breaker is asked.
         """
-        return await self._leaves[self._ring.server(key.digest)].look(key) if self._ring else None
+        return await self._leaves[self._leaf_of(key, self._ring)].look(key) if self._ring else None
 
     def watch(self, metrics: Metrics) -> None:
         """Has everything that is counted here read at each scrape."""
@@ -347,7 +392,11 @@ class Backends:
 
     def _breakers(self) -> Iterator[tuple[tuple[str, str], Breaker]]:
         """The breakers by kind and name of their server."""
-        pools = {"memcached": self._memcached_breakers, "cell": self._cell_breakers}
+        pools = {
+            "memcached": self._memcached_breakers,
+            "gutter": self._gutter_breakers,
+            "cell": self._cell_breakers,
+        }
         for kind, pool in pools.items():
             yield from (((kind, name), breaker) for name, breaker in pool.items())
 
@@ -364,3 +413,7 @@ class Backends:
         for measuring in (self._measured, self.cells):
             for name, one in measuring.items():
                 yield from (((name, operation), found) for operation, found in one.durations.items())
+
+
+def _ring(servers: Mapping[str, MemcachedServer]) -> Ring:
+    return Ring({name: server.weight for name, server in servers.items()})

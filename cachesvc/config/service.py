@@ -184,6 +184,10 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     the batch count as misses. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
+    gutter_ttl: Duration = Duration.parse("10s")
+    """The longest time that a memcached server of the region's `gutter` keeps a copy; at least
+    1s, and in whole seconds, rounded up. The longer it is, the fewer keys of a server that is away are
+    read again from L3, and the larger the gutter must be."""
     seal: bool = True
     """True: copies in memcached are sealed if there are `seal_keys`, so that nobody without a
     key can write a value there that is answered. Without keys the start is refused if a server of the
@@ -217,7 +221,12 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     top of the measured round trip. After that the connection is closed; reads go on without the cell,
     and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
-    """The most keys in one script call, 1 to 10000; more go in several."""
+    """The most keys in one script call, 1 to 10000; more go in several. Two script calls that read
+    are under way at a time."""
+    max_waiting: int = 65_536
+    """The most keys that wait for their turn at one cell, for reads and for each kind of write by
+    itself; 1000 to 10000000. Beyond that, a read goes on as if the cell were out of reach, and a write
+    is refused with 503 `home-unavailable`."""
     retention: Duration = Duration.parse("1h")
     """The longest time that a cell keeps a copy, and (with a minute on top) how long it keeps
     the fences that it applied. A namespace whose `ttl` and longer stale window are together above it
@@ -442,6 +451,10 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
                 "$.server.request_timeout",
             )
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+        found.require(
+            1000 <= service.l3.max_waiting <= 10_000_000, "$.l3.max_waiting", "must be 1000 to 10000000"
+        )
+        found.require(service.l2.gutter_ttl >= 1_000_000, "$.l2.gutter_ttl", "must be at least 1s")
         _check_breakers(service.breakers, found)
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
@@ -498,7 +511,7 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
     l2, here = service.l2, topology.regions.get(service.region)
     if here is not None and found.is_read("$.l2.seal_keys") and found.is_read("$.l2.seal_keys_file"):
         try:
-            check_sealed(l2.seal, l2.seal_keys, here.pool.items())
+            check_sealed(l2.seal, l2.seal_keys, [*here.pool.items(), *here.gutter.items()])
         except ConfigError as error:
             found.note(error.path, error.why)
     if shared.is_read("$.callers"):

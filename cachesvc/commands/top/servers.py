@@ -62,7 +62,11 @@ def _memcached(server: str, seen: Between) -> ServerRow:
         bytes=seen.most("server_size_bytes", server=server),
         limit=seen.most("server_limit_bytes", server=server),
         evictions=seen.most_rate("server_evictions_total", server=server),
-        open_at=_above_0(seen.values("breaker_open", kind="memcached", server=server)),
+        open_at=sorted(
+            name
+            for kind in ("memcached", "gutter")
+            for name in _above_0(seen.values("breaker_open", kind=kind, server=server))
+        ),
         failing_at=_above_0(seen.rates_at("server_keys_total", server=server, outcome="error")),
     )
 

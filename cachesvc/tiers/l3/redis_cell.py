@@ -191,6 +191,7 @@ class RedisCell:
             return Batcher(
                 run,
                 settings.max_batch,
+                max_waiting=settings.max_waiting,
                 in_flight=in_flight,
                 name=f"{name} {operation}s",
                 exchange_span=exchange_span,

@@ -170,6 +170,22 @@ async def test_an_open_breaker_refuses_without_asking() -> None:
     assert (server.gets, server.sets, server.deletes) == ([], [], [])
 
 
+async def test_the_gutter_takes_the_calls_that_an_open_breaker_keeps_from_the_server() -> None:
+    server, gutter = recorded(), recorded()
+    tier = Guarded(server, Breaker(Breakers(failures=1), now=lambda: 0.0), gutter=gutter)
+    assert list(await tier.set_many(ITEMS[:1])) == []
+    server.down = True
+    assert isinstance((await tier.get_many(KEYS[:1]))[0], TierUnavailableError), "its failure stays one"
+    assert list(await tier.get_many(KEYS[:2])) == [None, None]
+    assert list(await tier.set_many(ITEMS[:2])) == []
+    assert [isinstance(found, Entry) for found in await tier.get_many(KEYS[:2])] == [True, True]
+    assert list(await tier.delete_many(KEYS[:1])) == []
+    assert (len(gutter.sets), len(gutter.deletes), len(server.gets)) == (2, 1, 1)
+    server.down = False
+    tier.breaker.seen()
+    assert isinstance((await tier.get_many(KEYS[:1]))[0], Entry), "of the server again"
+
+
 async def test_a_server_that_answers_in_part_is_not_a_failure() -> None:
     tier = Guarded(Refusing(CLOCK, 1 << 26), Breaker(Breakers(failures=1)), name="mc-0")
     assert len(await tier.set_many(ITEMS)) == 20
