@@ -221,12 +221,12 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     top of the measured round trip. After that the connection is closed; reads go on without the cell,
     and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
-    """The most keys in one script call, 1 to 10000; more go in several. Two script calls that read
+    """The most keys in one script call, 1 to 10000; more go in several. Of calls that read, two
     are under way at a time."""
     max_waiting: int = 65_536
-    """The most keys that wait for their turn at one cell, for reads and for each kind of write by
-    itself; 1000 to 10000000. Beyond that, a read goes on as if the cell were out of reach, and a write
-    is refused with 503 `home-unavailable`."""
+    """The most keys that wait for their turn at one cell, for reads and each kind of write by
+    itself; 1000 to 10000000. Beyond that, a read goes on as if the cell were out of reach, and a
+    write is refused with 503 `home-unavailable`."""
     retention: Duration = Duration.parse("1h")
     """The longest time that a cell keeps a copy, and (with a minute on top) how long it keeps
     the fences that it applied. A namespace whose `ttl` and longer stale window are together above it

@@ -188,7 +188,7 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     pool: dict[str, MemcachedServer] = field(default_factory=dict)
     """The region's memcached servers by name. Empty: there is no L2."""
     gutter: dict[str, MemcachedServer] = field(default_factory=dict)
-    """Memcached servers, by name, that take the keys of those servers of `pool` that an instance
+    """Memcached servers, by name, that take the keys of servers of `pool` which an instance
     leaves alone because they do not answer. They keep copies for `l2.gutter_ttl`, so they may be
     small. No name or address may be one of `pool`. Empty: such keys are misses in L2, and go to L3."""
     instances: dict[str, str] = field(default_factory=dict)
