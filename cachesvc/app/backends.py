@@ -30,9 +30,9 @@ from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
 from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached, silent_queue
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.breaker import Breaker, BreakerPool, BreakerState
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.breaker import Breaker
-from cachesvc.tiers.l2.contract import Lookup, Pool
+from cachesvc.tiers.l2.contract import Lookup, Pool, Tier
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
 from cachesvc.tiers.l2.in_process import MemoryTier
@@ -64,6 +64,8 @@ from cachesvc.tiers.server_settings import (
 from cachesvc.tiers.tls import Certificates
 
 STAND_IN_BYTES = 64 << 20
+LATE_PART = 0.5
+"""An answer of memcached within this part of `l2.timeout` is never late."""
 
 
 class Part(Protocol):
@@ -90,14 +92,26 @@ class Backends:
         self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
         self._batched: dict[str, Batched] = {}
         self._measured: dict[str, Measured] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._memcached_breakers = BreakerPool(
+            service.breakers, late_from_seconds=LATE_PART * service.l2.timeout.seconds
+        )
+        self._gutter_breakers = BreakerPool(service.breakers)
+        self._cell_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
         access = redis_access(service.redis, service.sentinel, certificates.clients("redis"))
+        self._gutter = (
+            Sharded(
+                _ring(here.gutter),
+                {name: self._gutter_server(name, server) for name, server in here.gutter.items()},
+            )
+            if here.gutter
+            else None
+        )
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
-        self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
+        self._ring = _ring(here.pool) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
         skew = service.coherence.max_clock_skew
         under = (placement.id, topology.version)
@@ -117,6 +131,7 @@ class Backends:
                 nonce=lambda: mark + secrets.token_hex(6),
                 issuers=issuers,
                 access=access,
+                breaker=self._cell_breakers.add(name),
             )
             for name, cell in topology.cells.items()
         }
@@ -215,7 +230,9 @@ class Backends:
         if isinstance(leaf, MemoryTier):
             return await leaf.fullness()
         said = await leaf.report()
-        self._breakers[leaf.name].seen()
+        for pool in (self._memcached_breakers, self._gutter_breakers):
+            if (breaker := pool.get(leaf.name)) is not None:
+                breaker.seen()
         checks = [need.check(said) for need in needs_of_memcached()]
         if leaf.is_sealed:
             checks.append(need_of_seal().check(leaf.has_unsealed()))
@@ -236,13 +253,34 @@ class Backends:
         return said
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
-        """One memcached server: its batches, its breaker, its deadline, its connection."""
+        """One memcached server of the pool."""
         if server.address == STAND_IN:
             self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
             return stand_in
+        return self._memcached(name, server, self._memcached_breakers.add(name), self._gutter)
+
+    def _gutter_server(self, name: str, server: MemcachedServer) -> Pool:
+        longest_us = self._service.l2.gutter_ttl
+        return self._memcached(name, server, self._gutter_breakers.add(name), longest_us=longest_us)
+
+    def _memcached(
+        self,
+        name: str,
+        server: MemcachedServer,
+        breaker: Breaker,
+        gutter: Tier | None = None,
+        longest_us: int | None = None,
+    ) -> Batched:
+        """A memcached server's batches, its breaker, its deadline, its connection."""
         l2 = self._service.l2
         self._leaves[name] = leaf = MemcachedTier(
-            name, server.address, l2, self._clock, seal=self._seal, access=self._memcached_access
+            name,
+            server.address,
+            l2,
+            self._clock,
+            seal=self._seal,
+            access=self._memcached_access,
+            longest_us=longest_us,
         )
         deadline = Deadline(
             leaf,
@@ -252,8 +290,7 @@ class Backends:
             bytes_moved=leaf.bytes_moved,
         )
         self._measured[name] = measured = Measured(deadline)
-        self._breakers[name] = breaker = Breaker()
-        guarded = Guarded(measured, breaker, name=name)
+        guarded = Guarded(measured, breaker, name=name, gutter=gutter)
         self._batched[name] = Batched(
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
@@ -262,10 +299,15 @@ class Backends:
     def troubles(self) -> Iterator[str]:
         """Yields a sentence for each server that does not answer, or is not as it must be."""
         cells, servers = self._cell_reports.silent, self._fullness.silent
-        yield from (silent_cell(name, cells[name]) for name in self.cells if name in cells)
+        yield from (
+            silent_cell(name, cells.get(name, ""))
+            for name, breaker in self._cell_breakers.items()
+            if name in cells or breaker.is_open
+        )
         yield from (
             silent_memcached(name, servers.get(name, ""))
-            for name, breaker in self._breakers.items()
+            for pool in (self._memcached_breakers, self._gutter_breakers)
+            for name, breaker in pool.items()
             if breaker.is_open
         )
         for name, loader in self._origins.items():
@@ -301,6 +343,7 @@ class Backends:
     def parts(self) -> Sequence[Part]:
         """All that is started and stopped, in the order of the start."""
         return [
+            *((self._gutter,) if self._gutter else ()),
             self.l2,
             *self.cells.values(),
             *self.loaders.values(),
@@ -316,22 +359,33 @@ class Backends:
         point, other = self._ring.position(key.digest)
         server = self._ring.server(key.digest)
         beyond = f"without it {other} would have the key" if other != server else "it is alone"
-        breaker = self._breakers.get(server)
+        breaker = self._memcached_breakers.get(server)
         why = f"the first point of the ring at or after {key.digest:016x} is {point:016x}; {beyond}"
+        if (instead := self._leaf_of(key, self._ring)) != server:
+            why = f"the gutter takes the keys of {server}, which is left alone ({why})"
+            server, breaker = instead, self._gutter_breakers[instead]
         return Memcached(server, why, str(breaker.state) if breaker else "")
+
+    def _leaf_of(self, key: Key, ring: Ring) -> str:
+        """The server that has the key's copies now: its own, or one of the gutter."""
+        server = ring.server(key.digest)
+        breaker = self._memcached_breakers.get(server)
+        if self._gutter is None or breaker is None or breaker.state is not BreakerState.OPEN:
+            return server
+        return self._gutter.ring.server(key.digest)
 
     async def look(self, key: Key) -> Lookup:
         """The copy in the region's pool.
 
         Nothing changes, nothing is counted, and no breaker is asked.
         """
-        return await self._leaves[self._ring.server(key.digest)].look(key) if self._ring else None
+        return await self._leaves[self._leaf_of(key, self._ring)].look(key) if self._ring else None
 
     def watch(self, metrics: Metrics) -> None:
         """Has everything that is counted here read at each scrape."""
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
-        metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
+        metrics.watch("breakers", lambda: dict(self._breakers()))
         metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
         metrics.watch(
             "batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()}
@@ -356,6 +410,16 @@ class Backends:
         yield from (polled.loop for polled in self.polled)
         yield from (leaf.loop for leaf in self._leaves.values() if isinstance(leaf, MemcachedTier))
 
+    def _breakers(self) -> Iterator[tuple[tuple[str, str], Breaker]]:
+        """The breakers by kind and name of their server."""
+        pools = {
+            "memcached": self._memcached_breakers,
+            "gutter": self._gutter_breakers,
+            "cell": self._cell_breakers,
+        }
+        for kind, pool in pools.items():
+            yield from (((kind, name), breaker) for name, breaker in pool.items())
+
     def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
         """The batchers by server and operation.
 
@@ -369,3 +433,7 @@ class Backends:
         for measuring in (self._measured, self.cells):
             for name, one in measuring.items():
                 yield from (((name, operation), found) for operation, found in one.durations.items())
+
+
+def _ring(servers: Mapping[str, MemcachedServer]) -> Ring:
+    return Ring({name: server.weight for name, server in servers.items()})

@@ -191,6 +191,10 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     the batch count as misses. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
+    gutter_ttl: Duration = Duration.parse("10s")
+    """The longest time that a memcached server of the region's `gutter` keeps a copy; at least
+    1s, and in whole seconds, rounded up. The longer it is, the fewer keys of a server that is away are
+    read again from L3, and the larger the gutter must be."""
     seal: bool = True
     """True: copies in memcached are sealed if there are `seal_keys`, so that nobody without a
     key can write a value there that is answered. Without keys the start is refused if a server of the
@@ -224,12 +228,38 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     top of the measured round trip. After that the connection is closed; reads go on without the cell,
     and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
-    """The most keys in one script call, 1 to 10000; more go in several."""
+    """The most keys in one script call, 1 to 10000; more go in several. Of calls that read, two
+    are under way at a time."""
+    max_waiting: int = 65_536
+    """The most keys that wait for their turn at one cell, for reads and each kind of write by
+    itself; 1000 to 10000000. Beyond that, a read goes on as if the cell were out of reach, and a
+    write is refused with 503 `home-unavailable`."""
     retention: Duration = Duration.parse("1h")
     """The longest time that a cell keeps a copy, and (with a minute on top) how long it keeps
     the fences that it applied. A namespace whose `ttl` and longer stale window are together above it
     is refused at the start. It must not be longer than `coherence.fence_retention`. All instances of
     a deployment should have the same value."""
+
+
+class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
+    """When servers that fail are left alone, and how they are tried again.
+
+    This holds for each memcached server, cell, queue and origin by itself.
+    """
+
+    failures: int = 5
+    """The failed calls in a row after which a server is left alone, 1 to 100. It also is when
+    twice as many of the last four times as many calls failed, and at once when it cannot be connected
+    to. A failure is a call without an answer in time, or with a broken connection."""
+    first_probe: Duration = Duration.parse("100ms")
+    """How long a server is left alone before one call tries it. With each failed try the time
+    doubles, up to `longest_probe`; each time is lengthened at random, by up to a half. It must be
+    longer than 0."""
+    longest_probe: Duration = Duration.parse("1s")
+    """The longest time between two tries. It must not be shorter than `first_probe`."""
+    out_at_most: float = 1.0
+    """The largest part of the servers of one kind that are left alone at a time, above 0, 1 at
+    most; one server always may be. Where more of them fail, calls still go to those beyond it."""
 
 
 class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
@@ -316,6 +346,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to memcached servers."""
     l3: L3 = field(default_factory=L3)
     """The connections to cells."""
+    breakers: Breakers = field(default_factory=Breakers)
+    """When servers that fail are left alone."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
     redis: RedisLogin = field(default_factory=RedisLogin)
@@ -428,6 +460,11 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
                 "$.server.request_timeout",
             )
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+        found.require(
+            1000 <= service.l3.max_waiting <= 10_000_000, "$.l3.max_waiting", "must be 1000 to 10000000"
+        )
+        found.require(service.l2.gutter_ttl >= 1_000_000, "$.l2.gutter_ttl", "must be at least 1s")
+        _check_breakers(service.breakers, found)
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
         check_redis_login(service.redis, "$.redis", found)
@@ -484,7 +521,7 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
     l2, here = service.l2, topology.regions.get(service.region)
     if here is not None and found.is_read("$.l2.seal_keys") and found.is_read("$.l2.seal_keys_file"):
         try:
-            check_sealed(l2.seal, l2.seal_keys, here.pool.items())
+            check_sealed(l2.seal, l2.seal_keys, [*here.pool.items(), *here.gutter.items()])
         except ConfigError as error:
             found.note(error.path, error.why)
     if shared.is_read("$.callers"):
@@ -657,6 +694,21 @@ def _check_operations(server: Server, require: Callable[..., None]) -> None:
         "port",
     )
     require(operations.max_connections >= 8, "operations.max_connections", "must be at least 8")
+
+
+def _check_breakers(breakers: Breakers, found: Mistakes) -> None:
+    def require(holds: bool, field: str, why: str, *others: str) -> None:
+        found.require(holds, f"$.breakers.{field}", why, *(f"$.breakers.{other}" for other in others))
+
+    require(1 <= breakers.failures <= 100, "failures", "must be 1 to 100")
+    require(breakers.first_probe > 0, "first_probe", "must be longer than 0")
+    require(
+        breakers.longest_probe >= breakers.first_probe,
+        "longest_probe",
+        "must not be shorter than first_probe",
+        "first_probe",
+    )
+    require(0 < breakers.out_at_most <= 1, "out_at_most", "must be above 0, and at most 1 (all servers)")
 
 
 def _check_coherence(coherence: Coherence, found: Mistakes) -> None:

@@ -190,6 +190,10 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     are those of a cell's `url`. No cell or other queue may have the same one."""
     pool: dict[str, MemcachedServer] = field(default_factory=dict)
     """The region's memcached servers by name. Empty: there is no L2."""
+    gutter: dict[str, MemcachedServer] = field(default_factory=dict)
+    """Memcached servers, by name, that take the keys of servers of `pool` which an instance
+    leaves alone because they do not answer. They keep copies for `l2.gutter_ttl`, so they may be
+    small. No name or address may be one of `pool`. Empty: such keys are misses in L2, and go to L3."""
     instances: dict[str, str] = field(default_factory=dict)
     """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
     them, and instances ask each other at them."""

@@ -69,15 +69,30 @@ def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
 
 def _check_region(region: Region, path: str, found: Mistakes) -> None:
     _check_redis_url(region.queue, f"{path}.queue", found)
-    for name, server in region.pool.items():
-        here = f"{path}.pool.{name}"
-        _check_name(SERVER_NAME, name, f"{path}.pool", "memcached server", found)
-        fault = "" if server.address == STAND_IN else memcached_fault(server.address)
-        shown = f"{server.address!r} is no host:port, tls:host:port or unix:/path"
-        found.require(not fault, f"{here}.address", f"{shown}: {fault}")
-        _check_weight(server.weight, f"{here}.weight", found)
+    for field, servers in (("pool", region.pool), ("gutter", region.gutter)):
+        for name, server in servers.items():
+            here = f"{path}.{field}.{name}"
+            _check_name(SERVER_NAME, name, f"{path}.{field}", "memcached server", found)
+            is_stand_in = field == "pool" and server.address == STAND_IN
+            fault = "" if is_stand_in else memcached_fault(server.address)
+            shown = f"{server.address!r} is no host:port, tls:host:port or unix:/path"
+            found.require(not fault, f"{here}.address", f"{shown}: {fault}")
+            _check_weight(server.weight, f"{here}.weight", found)
+    for name in region.gutter.keys() & region.pool.keys():
+        found.note(
+            f"{path}.gutter.{name}", "is a name of the pool too: give the server in the gutter another"
+        )
+    found.require(
+        bool(region.pool) or not region.gutter,
+        f"{path}.gutter",
+        "takes the keys of the servers in pool, and there are none: name them there",
+        f"{path}.pool",
+    )
     addresses = [
-        (f"{path}.pool.{name}.address", s.address) for name, s in region.pool.items() if s.address != STAND_IN
+        (f"{path}.{field}.{name}.address", server.address)
+        for field, servers in (("pool", region.pool), ("gutter", region.gutter))
+        for name, server in servers.items()
+        if server.address != STAND_IN
     ]
     _refuse_twins(addresses, found)
     for field, urls in (("instances", region.instances), ("operations", region.operations)):

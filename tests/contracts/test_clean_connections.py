@@ -7,7 +7,6 @@ and never the surplus one.
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, BinaryIO, TypeAlias
@@ -240,7 +239,6 @@ class OfACell(Protocol):
             config.L3(connect_timeout=Duration.parse("5s"), timeout=Duration.parse("5s")),
             placement=(0, 0),
             skew_us=1,
-            rng=random.Random(1),
             issuer=issuer,
             check=lambda _: None,
             attached=lambda attached: issuer.meet(attached.issuer, attached.now_us),

@@ -13,8 +13,8 @@ from cachesvc.config.service import L2, L3
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.units import Duration
+from cachesvc.tiers.breaker import Breaker
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.breaker import Breaker
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
 from cachesvc.tiers.l2.memcached import MemcachedTier

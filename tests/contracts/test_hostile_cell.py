@@ -21,6 +21,7 @@ from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, UnreadableAnswerError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.breaker import Breaker
 from cachesvc.tiers.l3.contract import FenceReply, Fill, FillReply, Put, PutReply, Read, Reply, Use
 from cachesvc.tiers.l3.record import to_record
 from cachesvc.tiers.l3.redis_cell import RedisCell
@@ -47,13 +48,6 @@ def entry() -> Entry:
     return Entry(b"value", now_us, now_us + 600 * SECONDS)
 
 
-class AtOnce(random.Random):
-    """Lets a cell connect again without a pause."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return 0.0
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[HostileServer]:
     with redis_server() as real, hostile(Relay(str(real.where)).answer) as running:
@@ -64,7 +58,16 @@ def server() -> Iterator[HostileServer]:
 async def cell_on(server: HostileServer, settings: L3 = SETTINGS) -> AsyncIterator[RedisCell]:
     """A cell that is attached, knows its scripts, and tells the truth again at the end."""
     url = f"redis://127.0.0.1:{server.port}/0"
-    cell = RedisCell("c1", url, settings, SKEW_US, CLOCK, rng=AtOnce(), nonce=lambda: NONCE)
+    cell = RedisCell(
+        "c1",
+        url,
+        settings,
+        SKEW_US,
+        CLOCK,
+        rng=AtOnce(),
+        nonce=lambda: NONCE,
+        breaker=Breaker(may_open=lambda: False),
+    )
     try:
         while isinstance((await cell.put_many([Put(KEYS[0], entry())]))[0], TierError):  # noqa: ASYNC110  another process
             await asyncio.sleep(0.01)  # a new issuer waits, by the server's clock

@@ -14,8 +14,8 @@ from cachesvc.model.digest import digest
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration, Size
+from cachesvc.tiers.breaker import Breaker
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.breaker import Breaker
 from cachesvc.tiers.l2.contract import Pool, Tier
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded

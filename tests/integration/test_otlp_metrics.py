@@ -149,7 +149,7 @@ async def test_what_was_done_is_counted_where_it_was_done(site: Site) -> None:
     assert found[series("cachesvc_l1_namespace_items", namespace="docs")] == 1
     assert found[series("cachesvc_server_limit_bytes", server="m1")] > 0
     assert found[series("cachesvc_cell_memory_bytes", cell="c1")] > 0
-    assert found[series("cachesvc_breaker_open", server="m1")] == 0
+    assert found[series("cachesvc_breaker_open", kind="memcached", server="m1")] == 0
     assert found[series("cachesvc_max_lag_seconds", namespace="docs")] == 2
     assert found[series("cachesvc_ready")] == 1
 

@@ -10,8 +10,12 @@ from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence, TokenPairs
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.tiers.breaker import Breaker
+from cachesvc.tiers.l2.guarded import Guarded
+from cachesvc.tiers.l2.in_process import MemoryTier
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import NO_STORE, loaded, unkept
+from tests.doubles.tiers import ChaosTier
 from tests.paths.running import started, stop
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance
@@ -141,6 +145,25 @@ async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_be
     held = (await far.l2.tier.get_many([Key.of("docs", "a")]))[0]
     assert getattr(held, "value", None) == b"0", "the old copy is really there"
     assert await i0.value("a") == b"1"
+
+
+async def test_trace_65_a_copy_that_stayed_in_the_gutter_must_not_be_believed() -> None:
+    far = FarSide()
+    store, gutter, breaker = Store(far), MemoryTier(far.clock, 1 << 20), Breaker()
+    far.l2 = ChaosTier(Guarded(far.pool, breaker, gutter=gutter))
+    i0, i1 = Instance(far), Instance(far, name="i1")
+    breaker.failed(at_once=True)  # the key's server is away
+    await i0.value("a")
+    breaker.seen()  # the server is back
+    await asyncio.sleep(0.01)
+    store.commit()
+    await i0.invalidate("a")  # the delete that follows the fence goes to the server
+    for stream in (i0, i1):
+        stream.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us())])
+    breaker.failed(at_once=True)  # it is away again
+    held = (await gutter.get_many([Key.of("docs", "a")]))[0]
+    assert getattr(held, "value", None) == b"0", "the old copy is really there"
+    assert await i1.value("a") == b"1"
 
 
 async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merged_while_it_was_on_its_way() -> (

@@ -63,7 +63,11 @@ def _memcached(server: str, seen: Between) -> ServerRow:
         bytes=seen.most("server_size_bytes", server=server),
         limit=seen.most("server_limit_bytes", server=server),
         evictions=seen.most_rate("server_evictions_total", server=server),
-        open_at=_above_0(seen.values("breaker_open", server=server)),
+        open_at=sorted(
+            name
+            for kind in ("memcached", "gutter")
+            for name in _above_0(seen.values("breaker_open", kind=kind, server=server))
+        ),
         failing_at=_above_0(seen.rates_at("server_keys_total", server=server, outcome="error")),
     )
 
@@ -79,6 +83,7 @@ def _cell(cell: str, seen: Between) -> ServerRow:
         p99=quantile(0.99, latency),
         bytes=seen.most("cell_memory_bytes", cell=cell),
         limit=seen.most("cell_memory_limit_bytes", cell=cell) or None,
+        open_at=_above_0(seen.values("breaker_open", kind="cell", server=cell)),
         failing_at=sorted(
             {*_above_0(seen.rates_at("cell_failures_total", cell=cell)), *_unknown_at(cell, seen)}
         ),

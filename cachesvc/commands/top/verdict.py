@@ -71,8 +71,9 @@ def _cells(picture: Picture) -> Iterator[str]:
     full = {one.server for row in picture.instances for one in row.conditions if one.need == "full"}
     for row in picture.servers:
         # A cell that is full fails, and answers: `_conditions` says so.
-        if row.kind == "cell" and row.failing_at and f"cell {row.name}" not in full:
-            yield f"{silent_cell(row.name)} at {_names(row.failing_at)}"
+        failing_at = sorted({*row.failing_at, *row.open_at})
+        if row.kind == "cell" and failing_at and f"cell {row.name}" not in full:
+            yield f"{silent_cell(row.name)} at {_names(failing_at)}"
 
 
 def _feeds(picture: Picture) -> Iterator[str]:

@@ -81,7 +81,7 @@ _TITLES: Mapping[str, str] = {
     "ghosts": "Namespaces",
     "servers": "Memcached servers",
     "server_stats": "Memcached servers",
-    "breakers": "Memcached servers",
+    "breakers": "Breakers",
     "fences": "Fences",
     "lags": "Fences",
     "feeds": "Feeds and subscribers",

@@ -2,73 +2,75 @@
 
 import logging
 from collections.abc import Sequence
+from time import perf_counter
 
 from cachesvc.model.entry import Entry, Key
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import TierError
 from cachesvc.telemetry.outage import Outage
-from cachesvc.tiers.l2.breaker import Breaker, BreakerState
+from cachesvc.tiers.breaker import Breaker, BreakerState, is_outage, is_refused, not_tried
 from cachesvc.tiers.l2.contract import Lookup, Tier
 
 logger = logging.getLogger(__name__)
 
-_UNREACHABLE = (TierTimeoutError, TierUnavailableError)
-"""Failures of the server. A plain `TierError` concerns one item: the server has answered."""
-
 
 class Guarded:
-    """Refuses calls with `TierUnavailableError` values while the breaker is open.
+    """Keeps calls from the child while its breaker is open.
 
-    A call is a failure if the server answered none of its items; a partial answer is an answer.
+    Such a call goes to the gutter. Without one, it is refused with `TierUnavailableError` values. A
+    call is a failure if the server answered none of its items; a partial answer is an answer.
     """
 
-    def __init__(self, child: Tier, breaker: Breaker, *, name: str = "tier") -> None:
+    def __init__(
+        self, child: Tier, breaker: Breaker, *, name: str = "tier", gutter: Tier | None = None
+    ) -> None:
+        """`gutter` is neither started nor stopped here: all servers of a pool have the same one."""
         self.breaker = breaker
         self._child = child
         self._name = name
+        self._gutter = gutter
         self._outage = Outage(name, logger)
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not self.breaker.admits():
-            return self._refusal(len(keys))
+            return self._refusal(len(keys)) if self._gutter is None else await self._gutter.get_many(keys)
+        began = perf_counter()
         lookups = await self._child.get_many(keys)
-        self._judge(lookups, len(keys))
+        self._judge(lookups, len(keys), began)
         return lookups
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         if not self.breaker.admits():
-            return self._refusal(len(items))
+            return self._refusal(len(items)) if self._gutter is None else await self._gutter.set_many(items)
+        began = perf_counter()
         failures = await self._child.set_many(items)
-        self._judge(failures, len(items))
+        self._judge(failures, len(items), began)
         return failures
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         if not self.breaker.admits():
-            return self._refusal(len(keys))
+            return self._refusal(len(keys)) if self._gutter is None else await self._gutter.delete_many(keys)
+        began = perf_counter()
         failures = await self._child.delete_many(keys)
-        self._judge(failures, len(keys))
+        self._judge(failures, len(keys), began)
         return failures
 
-    def _judge(self, results: Sequence[Lookup], items: int) -> None:
+    def _judge(self, results: Sequence[Lookup], items: int, began: float) -> None:
         # The first result nearly always decides: only when it failed are the others looked at.
-        failed = bool(results) and isinstance(results[0], _UNREACHABLE)
-        if failed and len(results) >= items and all(isinstance(result, _UNREACHABLE) for result in results):
+        failed = bool(results) and is_outage(results[0])
+        if failed and len(results) >= items and all(map(is_outage, results)):
             self._count_failure(results[0])
-        elif self.breaker.failures_in_a_row or self._outage.is_on:
-            self._count_recovery()
+            return
+        self.breaker.answered(perf_counter() - began)
+        if self._outage.is_on and not self.breaker.is_open:
+            self._outage.worked()
 
     def _count_failure(self, failure: Lookup) -> None:
-        self.breaker.failed()
+        self.breaker.failed(at_once=isinstance(failure, TierError) and is_refused(failure))
         if self.breaker.state is BreakerState.OPEN:  # one failure is no outage
-            self._outage.failed(
-                f"left alone after {self.breaker.failures_in_a_row} failures in a row: {failure}"
-            )
-
-    def _count_recovery(self) -> None:
-        self.breaker.succeeded()
-        self._outage.worked()
+            self._outage.failed(f"left alone: {failure}")
 
     def _refusal(self, items: int) -> list[TierError]:
-        return [TierUnavailableError(self._name, "not tried: its breaker is open")] * items
+        return [not_tried(self._name)] * items
 
     async def start(self) -> None:
         await self._child.start()

@@ -53,13 +53,16 @@ class MemcachedTier:
         *,
         seal: Seal | None = None,
         access: MemcachedAccess = DEFAULT_ACCESS,
+        longest_us: int | None = None,
     ) -> None:
         """Makes a tier that is not connected yet.
 
         `name` is the server's name on the ring, `address` is `host:port`, `tls:host:port` or
         `unix:/path`. With `seal`, copies are sealed, and those whose seal does not fit are misses.
+        `longest_us`: the server keeps no copy for longer.
         """
         self.name = name
+        self._longest_us = longest_us
         self.address = address
         self._clock = clock
         self._timeout_seconds = settings.timeout.seconds
@@ -138,8 +141,9 @@ class MemcachedTier:
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now_us = self._clock.now_us()
+        pack, longest_us = self._pack, self._longest_us
         commands = [
-            command for key, entry in items if (command := set_command(key, entry, now_us, self._pack))
+            command for key, entry in items if (command := set_command(key, entry, now_us, pack, longest_us))
         ]
         self._dropped += len(items) - len(commands)
         return await self._write(commands)
@@ -229,10 +233,18 @@ def wire_name(key_id: bytes) -> bytes:
 
 
 def set_command(
-    key: Key, entry: Entry, now_us: int, pack: Callable[[Key, Entry], bytes] = pack
+    key: Key,
+    entry: Entry,
+    now_us: int,
+    pack: Callable[[Key, Entry], bytes] = pack,
+    longest_us: int | None = None,
 ) -> bytes | None:
-    """Returns the command that stores the entry; None if it is past its use or too large."""
-    expiry = expiry_of(entry.kept_until, now_us)
+    """Returns the command that stores the entry; None if it is past its use or too large.
+
+    With `longest_us`, memcached drops the entry after that time at the latest.
+    """
+    kept_until = entry.kept_until if longest_us is None else min(entry.kept_until, now_us + longest_us)
+    expiry = expiry_of(kept_until, now_us)
     if expiry is None:
         return None
     name = wire_name(key.id)

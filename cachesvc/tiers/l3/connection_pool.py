@@ -9,11 +9,10 @@ fixed number of batches in flight, and each batch borrows one connection.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from cachesvc.config import service as config
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import TierError, TierTimeoutError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.connection import Attached, CellConnection
 from cachesvc.tiers.l3.issuer import Issuer
@@ -44,7 +43,6 @@ class CellConnectionPool:
         *,
         placement: tuple[int, int],
         skew_us: int,
-        rng: random.Random,
         issuer: Issuer,
         check: Callable[[int], None],
         attached: Callable[[Attached], None],
@@ -61,7 +59,6 @@ class CellConnectionPool:
         self._settings = settings
         self._placement = placement
         self._skew_us = skew_us
-        self._rng = rng
         # `CellConnection` limits the time of an exchange as a whole.
         self._maker = RedisConnections.at(url, access, moved=self.look_again)
         self._idle: list[CellConnection] = []
@@ -69,7 +66,6 @@ class CellConnectionPool:
         """When a demotion, or another server of this name, was last heard of, on the loop's clock.
 
         A connection that was opened before may lead to the wrong server, and is not used again."""
-        self._no_connect_until = 0.0
         self._late: asyncio.Task[None] | None = None
         """The opening that goes on although its borrower has failed."""
         self._round_trip_seconds = 0.0
@@ -97,9 +93,6 @@ class CellConnectionPool:
 
         The borrower gives the connection back, also after a failure or a cancellation. An idle connection
         on which anything arrived is closed and not lent.
-
-        After a failed connect, calls that find no idle connection fail at once for 50 to 100 ms: a random
-        time, so that instances spread their attempts.
         """
         self._maker.follow()
         while self._idle:
@@ -107,14 +100,7 @@ class CellConnectionPool:
             if connection.is_usable and self._is_current(connection):
                 return connection
             await connection.close()
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._no_connect_until:
-            raise TierUnavailableError(self._where, "not tried: connecting failed a moment ago")
-        try:
-            return await self._opened(self._new_connection())
-        except TierError:
-            self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
-            raise
+        return await self._opened(self._new_connection())
 
     async def _opened(self, connection: CellConnection) -> CellConnection:
         """Returns the connection when it is open. Raises `TierError`."""

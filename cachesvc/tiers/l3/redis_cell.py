@@ -8,7 +8,6 @@ cancelled caller disturbs no other caller. `lua/prelude.lua` says what the scrip
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
+from cachesvc.tiers.breaker import Breaker, is_outage, not_tried
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Attached
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import (
@@ -135,11 +135,13 @@ class RedisCell:
         *,
         placement: tuple[int, int] = (0, 0),
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
-        rng: random.Random | None = None,
         issuers: dict[str, Issuer] | None = None,
         access: Access = DEFAULT_ACCESS,
+        breaker: Breaker | None = None,
     ) -> None:
         """Makes a cell that is not connected yet.
+
+        While `breaker` is open, exchanges fail at once, as if the server could not be reached.
 
         `issuers`: the servers behind all cells of the instance, to which this cell adds its own. Two cells
         on one server are two names of one: the second one is refused.
@@ -167,13 +169,13 @@ class RedisCell:
             access,
             placement=placement,
             skew_us=skew_us,
-            rng=rng or random.Random(),  # noqa: S311  spreads reconnects
             issuer=self._issuer,
             check=self._refuse_a_twin,
             attached=self._attached,
         )
         self._exchanges = self._failures = self._clock_offset_us = self._damaged = 0
         self._outage = Outage(f"cell {name}", log)
+        self.breaker = breaker or Breaker()
         self._connecting: asyncio.Task[None] | None = None
         server = Server.redis(name, url)
 
@@ -189,6 +191,7 @@ class RedisCell:
             return Batcher(
                 run,
                 settings.max_batch,
+                max_waiting=settings.max_waiting,
                 in_flight=in_flight,
                 name=f"{name} {operation}s",
                 exchange_span=exchange_span,
@@ -280,6 +283,8 @@ class RedisCell:
         if not is_known:
             self._met_at = asyncio.get_running_loop().time()
         self._issuer.meet(attached.issuer, attached.now_us)
+        # A cell that is half-open is not worth it: a read that is kept from it may load without a lease.
+        self.breaker.seen()
 
     def statistics(self) -> RedisCellStatistics:
         return RedisCellStatistics(
@@ -542,7 +547,10 @@ class RedisCell:
         `in_time`: the script does not run any more once this call has failed. `size`: the bytes of the
         values that are written.
         """
+        if not self.breaker.admits():
+            raise not_tried(self.name)
         self._exchanges += 1
+        connection = None
         try:
             connection = await self._connections.borrow()
             began = perf_counter()
@@ -555,7 +563,13 @@ class RedisCell:
         except TierError as error:
             self._failures += 1
             self._outage.failed(error.why)
+            if is_outage(error):
+                self.breaker.failed(at_once=connection is None)
+            elif self.breaker.is_troubled:
+                self.breaker.succeeded()
             raise
+        if self.breaker.is_troubled:
+            self.breaker.succeeded()
         if self._outage.is_on:
             self._outage.worked()
         return answer, connection.issuer

@@ -29,7 +29,7 @@ cachesvc_l1_size_bytes 1048576
 cachesvc_l1_budget_bytes 67108864
 cachesvc_server_keys_total{server="m1",outcome="hit"} 5
 cachesvc_server_keys_total{server="m1",outcome="error"} 0
-cachesvc_breaker_open{server="m1"} 0
+cachesvc_breaker_open{kind="memcached",server="m1"} 0
 cachesvc_cell_exchanges_total{cell="c1"} 10
 cachesvc_cell_failures_total{cell="c1"} 0
 cachesvc_cell_clock_offset_seconds{cell="c1"} 0.001
@@ -112,7 +112,7 @@ def test_what_is_in_order_is_healthy() -> None:
         ({'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3'}, "cell c1 does not answer at eu-a"),
         ({"backlog 0": "backlog 0\ncachesvc_polls_failed_total 1"}, "cell c1 does not answer at eu-a"),
         (
-            {'breaker_open{server="m1"} 0': 'breaker_open{server="m1"} 1'},
+            {'breaker_open{kind="memcached",server="m1"} 0': 'breaker_open{kind="memcached",server="m1"} 1'},
             "memcached m1 does not answer (breaker open at eu-a)",
         ),
         ({'server="m1",outcome="error"} 0': 'server="m1",outcome="error"} 4'}, "memcached m1 fails at eu-a"),

@@ -135,6 +135,26 @@ CASES: list[tuple[str, Any, str]] = [
     ),
     ("regions/eu/pool/m1/weight", 0, "$.regions.eu.pool.m1.weight: 0.0 is no weight"),
     (
+        "regions/eu/gutter",
+        {"m1": {"address": "h:11311"}},
+        "$.regions.eu.gutter.m1: is a name of the pool too: give the server in the gutter another",
+    ),
+    (
+        "regions/eu/gutter",
+        {"g1": {"address": "unix:/run/m2.sock"}},
+        "$.regions.eu.gutter.g1.address: is the same as $.regions.eu.pool.m2",
+    ),
+    (
+        "regions/eu/gutter",
+        {"g1": {"address": "stand-in"}},
+        "$.regions.eu.gutter.g1.address: 'stand-in' is no host:port, tls:host:port or unix:/path",
+    ),
+    (
+        "regions/us-west",
+        {"queue": "redis://127.0.0.1:26200/0", "gutter": {"g1": {"address": "h:11311"}}},
+        "$.regions.us-west.gutter: takes the keys of the servers in pool, and there are none",
+    ),
+    (
         "regions/eu/instances/eu-a",
         "127.0.0.1:8101",
         "$.regions.eu.instances.eu-a: '127.0.0.1:8101' is no base URL",

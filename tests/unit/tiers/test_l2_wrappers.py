@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from cachesvc.config.service import Breakers
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers import value_sizes
+from cachesvc.tiers.breaker import Breaker, BreakerState
 from cachesvc.tiers.l2.batched import Batched
-from cachesvc.tiers.l2.breaker import Breaker, BreakerState
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
@@ -155,7 +156,7 @@ async def test_a_stopped_batch_route_answers_unavailable() -> None:
 
 async def test_an_open_breaker_refuses_without_asking() -> None:
     server = recorded()
-    tier = Guarded(server, Breaker(threshold=2, now=lambda: 0.0), name="mc-0")
+    tier = Guarded(server, Breaker(Breakers(failures=2), now=lambda: 0.0), name="mc-0")
     server.down = True
     for _ in range(2):
         await tier.get_many(KEYS[:3])
@@ -169,8 +170,24 @@ async def test_an_open_breaker_refuses_without_asking() -> None:
     assert (server.gets, server.sets, server.deletes) == ([], [], [])
 
 
+async def test_the_gutter_takes_the_calls_that_an_open_breaker_keeps_from_the_server() -> None:
+    server, gutter = recorded(), recorded()
+    tier = Guarded(server, Breaker(Breakers(failures=1), now=lambda: 0.0), gutter=gutter)
+    assert list(await tier.set_many(ITEMS[:1])) == []
+    server.down = True
+    assert isinstance((await tier.get_many(KEYS[:1]))[0], TierUnavailableError), "its failure stays one"
+    assert list(await tier.get_many(KEYS[:2])) == [None, None]
+    assert list(await tier.set_many(ITEMS[:2])) == []
+    assert [isinstance(found, Entry) for found in await tier.get_many(KEYS[:2])] == [True, True]
+    assert list(await tier.delete_many(KEYS[:1])) == []
+    assert (len(gutter.sets), len(gutter.deletes), len(server.gets)) == (2, 1, 1)
+    server.down = False
+    tier.breaker.seen()
+    assert isinstance((await tier.get_many(KEYS[:1]))[0], Entry), "of the server again"
+
+
 async def test_a_server_that_answers_in_part_is_not_a_failure() -> None:
-    tier = Guarded(Refusing(CLOCK, 1 << 26), Breaker(threshold=1), name="mc-0")
+    tier = Guarded(Refusing(CLOCK, 1 << 26), Breaker(Breakers(failures=1)), name="mc-0")
     assert len(await tier.set_many(ITEMS)) == 20
     assert len(await tier.set_many(ITEMS[:1])) == 1
     assert tier.breaker.state is BreakerState.CLOSED
@@ -180,20 +197,22 @@ async def test_an_unreachable_part_of_a_tier_is_not_a_failure_of_the_whole() -> 
     sharded = Sharded(
         Ring({"a": 1, "b": 1}), {"a": Unreachable(CLOCK, 1 << 26), "b": MemoryTier(CLOCK, 1 << 26)}
     )
-    tier = Guarded(sharded, Breaker(threshold=1))
+    tier = Guarded(sharded, Breaker(Breakers(failures=1)))
     assert 0 < len(await tier.set_many(ITEMS)) < len(ITEMS)
     assert tier.breaker.state is BreakerState.CLOSED
 
 
 async def test_a_miss_is_an_answer_and_closes_the_breaker_again() -> None:
     server, seconds = recorded(), [0.0]
-    tier = Guarded(server, Breaker(threshold=1, cool_down_seconds=1, jitter=0, now=lambda: seconds[0]))
+    tier = Guarded(server, Breaker(Breakers(failures=1), now=lambda: seconds[0]))
     server.down = True
     await tier.get_many(KEYS[:1])
     server.down = False
     seconds[0] = 1.0
     assert list(await tier.get_many(KEYS[:1])) == [None]
-    assert tier.breaker.state is BreakerState.CLOSED
+    while tier.breaker.is_open:
+        await tier.get_many(KEYS[:1])
+    assert len(server.gets) == 1 + 3, "a probe, and twice a share of the calls"
 
 
 @pytest.mark.looptime
@@ -235,7 +254,7 @@ def test_a_deadline_of_nothing_is_refused() -> None:
 async def test_every_exchange_is_measured_and_what_an_open_breaker_refuses_is_none() -> None:
     server = recorded()
     measured = Measured(server)
-    tier = Guarded(measured, Breaker(threshold=1, now=lambda: 0.0))
+    tier = Guarded(measured, Breaker(Breakers(failures=1), now=lambda: 0.0))
     await tier.set_many(ITEMS[:2])
     await tier.get_many(KEYS[:2])
     await tier.delete_many(KEYS[:1])

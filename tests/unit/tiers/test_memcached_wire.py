@@ -151,3 +151,12 @@ def test_an_item_is_sent_up_to_the_largest_size(excess: int, is_sent: bool) -> N
     beside = len(key.id) + int(sample.split(b"\r\n")[0].split(b" ")[4]) - 500_000
     command = set_command(key, Entry(bytes(LARGEST_ITEM - beside + excess), NOW, NOW + SECONDS), NOW)
     assert (command is not None) is is_sent
+
+
+def test_a_server_of_the_gutter_keeps_nothing_longer_than_it_is_told() -> None:
+    key = Key.of("docs", "a")
+    for seconds, kept in ((60, 10), (7, 7)):
+        entry = Entry(b"v", NOW, NOW + seconds * SECONDS)
+        command = set_command(key, entry, NOW, longest_us=10 * SECONDS)
+        assert command is not None
+        assert command.startswith(b"set %b 0 %d " % (wire_name(key.id), kept))
