@@ -136,6 +136,7 @@ class Reader:
         refreshes = contract.origin is not None
         found = self._admission.fresh_of(self._l1.get_many(keys), keys, contract, now)
         hits = before = self.tally.l1.hits
+        next_hit = sample.next_hit
         for i, entry in enumerate(found):
             if entry is not None:
                 if not entry.confirmed:
@@ -143,8 +144,9 @@ class Reader:
                     continue
                 key = keys[i]
                 hits += 1
-                if hits >= sample.next_hit:
+                if hits >= next_hit:
                     sample.note(key, entry)
+                    next_hit = sample.next_hit
                 if not key.digest & mask:
                     self._ghosts.read(key)
                 if (

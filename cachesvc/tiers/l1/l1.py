@@ -167,7 +167,7 @@ class L1:
 
     def get_many(self, keys: Sequence[Key]) -> list[Entry | None]:
         """Returns what `get` returns for each of these keys, which are of one namespace."""
-        return self._rooms[keys[0].namespace].get_many(keys)
+        return self._rooms[keys[0].namespace].get_many(keys) if keys else []
 
     def peek(self, key: Key) -> Entry | None:
         """Returns the copy and changes nothing."""

@@ -58,7 +58,10 @@ PATIENCE_SECONDS = 1.0
 """The longest wait of a portion of large values until others have come."""
 ROOM_PART = 4
 """A portion takes this part of the room that is left at most: others find some, too."""
-_ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
+_ENCODE = {JSON: msgspec.json.Encoder().encode_into, MSGPACK: msgspec.msgpack.Encoder().encode_into}
+_spare = bytearray()
+"""Answers are encoded into it. It is as long as the last one, and one that grows from nothing would be
+copied many times."""
 
 
 class Batches:
@@ -526,6 +529,7 @@ def _encoded_bytes(media: str, size: int) -> int:
 
 
 def _reply(media: str, document: GotMany | PutResults) -> Reply:
-    body = _ENCODE[media](document)
+    _ENCODE[media](document, _spare)
+    body = bytes(_spare)
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
     return Reply(200, head.encode(), body)
