@@ -75,9 +75,8 @@ async def test_a_reader_of_one_key_joins_a_look_and_what_l2_lacks_is_loaded_once
     await asyncio.sleep(0.001)
     assert here.far.l2.gets == ["a", "new"]
     _answer_them(here)
-    assert (
-        _told([await single, await missing]) == _told(await batch) == [("l2", b"value"), ("origin", b"value")]
-    )
+    told = [("l2", b"value of a"), ("origin", b"value of new")]
+    assert _told([await single, await missing]) == _told(await batch) == told
     assert (here.far.loader.loads("new"), here.tally.joined, here.tally.flights) == (1, 2, 2)
     assert not len(here.flights)
 
