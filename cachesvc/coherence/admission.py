@@ -69,13 +69,7 @@ class Admission:
                 entry if entry is not None and self.is_fresh(entry, key, namespace, now) else None
                 for entry, key in zip(entries, keys, strict=True)
             ]
-        admits = fences.admits
-        return [
-            entry
-            if entry is not None and entry.fresh_until > now and admits(entry, key.digest, key.namespace, now)
-            else None
-            for entry, key in zip(entries, keys, strict=True)
-        ]
+        return fences.fresh(entries, keys, now)
 
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
         """The standing of a copy from L1 or L2, or of one that its home cell cannot vouch for."""

@@ -58,6 +58,10 @@ shared = _texts.__getitem__
 """Returns a content type as the object that all entries share, or as it is."""
 shared_window = _windows.__getitem__
 """Returns a window as the object that all entries share, or as it is."""
+if_shared = _texts.get
+"""Returns the object that all entries share of a content type; None if there is none."""
+window_if_shared = _windows.get
+"""Returns the object that all entries share of a window; None if there is none."""
 is_shared = _texts.__contains__
 """True if all entries share this content type."""
 is_shared_window = _windows.__contains__
@@ -67,15 +71,17 @@ is_shared_window = _windows.__contains__
 def footprint(key_id: bytes, entry: Entry) -> int:
     """Returns the bytes that an entry takes, with its key and its place in an index."""
     size = len(key_id) + len(entry.value) + ENTRY_BYTES
-    if (content_type := entry.content_type) is not _texts.get(content_type):
+    content_type = entry.content_type
+    if content_type is not _DEFAULT_TYPE and content_type is not _texts.get(content_type):
         size += TEXT_BYTES + _bytes_of(content_type)
     if etag := entry.origin_etag:
         size += TEXT_BYTES + _bytes_of(etag)
     if entry.load_ms > _SMALL:
         size += INTEGER_BYTES
-    for window in (entry.stale_for, entry.error_for):
-        if window > _SMALL and window is not _windows.get(window):
-            size += INTEGER_BYTES
+    if (window := entry.stale_for) > _SMALL and window is not _windows.get(window):
+        size += INTEGER_BYTES
+    if (window := entry.error_for) > _SMALL and window is not _windows.get(window):
+        size += INTEGER_BYTES
     if tags := entry.tags:
         size += TAGS_BYTES + TAG_BYTES * len(tags) + _bytes_of("".join(tags))
     return size

@@ -21,7 +21,7 @@ Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, 
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import MappingProxyType
@@ -34,9 +34,10 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Step
 from cachesvc.model.use import EVERY_USE, Use
-from cachesvc.telemetry.traces.trace import Attribute, Span, current
+from cachesvc.telemetry.traces.trace import Attribute, Span
 from cachesvc.tiers.l3.leases import HeldLease
 
+L1_MISS = Step("l1", "uri-miss")
 NO_TOKEN: Mapping[int, int] = MappingProxyType({})
 """The token of a read that sends none."""
 LONG_LOAD_SECONDS = 1.0
@@ -149,99 +150,64 @@ Landing: TypeAlias = FoundCopy | LoadedValue | Leased | Missed | Failed
 """The end of a flight, for all who wait for it."""
 
 
-class Flight:
+class Flight(Struct, eq=False):
     """One load of one key. All calls are made on the event loop; not thread-safe."""
 
-    __slots__ = (
-        "_pause",
-        "_waiting_for_landing",
-        "_waiting_for_landing_or_lease",
-        "alone",
-        "asked",
-        "began_us",
-        "claimants",
-        "keep",
-        "key",
-        "known",
-        "known_tier",
-        "known_vouched_at",
-        "landing",
-        "lease",
-        "mode",
-        "namespace",
-        "refused_here",
-        "span",
-        "token",
-        "trail",
-        "waits_for_fill",
-    )
+    key: Key
+    namespace: Namespace
+    mode: Mode
+    asked: int
+    """The number of fences merged here when the lease was last asked for.
 
-    def __init__(
-        self,
-        key: Key,
-        namespace: Namespace,
-        mode: Mode,
-        *,
-        asked: int,
-        began_us: int,
-        step: Step,
-        known: Entry | None,
-    ) -> None:
-        self.key = key
-        self.began_us = began_us
-        """The time at which the flight began, µs since the epoch."""
-        self.namespace = namespace
-        self.mode = mode
-        self.asked = asked
-        """The number of fences merged here when the lease was last asked for.
+    Until the lease is asked for: the number when the flight began.
+    """
+    began_us: int
+    """The time at which the flight began, µs since the epoch."""
+    trail: tuple[Step, ...]
+    """The tiers that were asked and did not answer, the one nearest to the origin first."""
+    known: Entry | None = None
+    """The newest copy seen so far, admissible or not.
 
-        Until the lease is asked for: the number when the flight began.
-        """
-        self.trail: tuple[Step, ...] = (step,)
-        """The tiers that were asked and did not answer, the one nearest to the origin first."""
-        self.known = known
-        """The newest copy seen so far, admissible or not.
+    The copy is answered stale if the rules allow it, and validated by its ETag at the origin.
+    """
+    span: Span | None = None
+    """The span of the reader that started it, then that of its load; None if not sampled."""
+    known_tier: str = "l1"
+    """The tier that holds `known`."""
+    known_vouched_at: int | None = None
+    """The `FoundCopy.vouched_at` of `known`."""
+    token: Mapping[int, int] = NO_TOKEN
+    """The token of the flight's only reader, as digest → `at`.
 
-        The copy is answered stale if the rules allow it, and validated by its ETag at the origin.
-        """
-        self.known_tier = "l1"
-        """The tier that holds `known`."""
-        self.known_vouched_at: int | None = None
-        """The `FoundCopy.vouched_at` of `known`."""
-        self.token: Mapping[int, int] = NO_TOKEN
-        """The token of the flight's only reader, as digest → `at`.
+    No tier has to have heard of its fences: each copy that the flight sees is held against them.
+    """
+    refused_here: bool = False
+    """True if the home cell vouched for a copy that is refused here.
 
-        No tier has to have heard of its fences: each copy that the flight sees is held against them.
-        """
-        self.refused_here = False
-        """True if the home cell vouched for a copy that is refused here.
+    The home is then asked again, with the newest fence known here as `not_before`.
+    """
+    keep: bool = True
+    """False if no tier may keep what the flight loads.
 
-        The home is then asked again, with the newest fence known here as `not_before`.
-        """
-        self.keep = True
-        """False if no tier may keep what the flight loads.
+    The read asked for `no-store`, the flight gave up waiting and loads without a lease, or it loads
+    alone.
+    """
+    alone: bool = False
+    """True if the flight loads for one reader, past tiers and lease.
 
-        The read asked for `no-store`, the flight gave up waiting and loads without a lease, or it loads
-        alone.
-        """
-        self.alone = False
-        """True if the flight loads for one reader, past tiers and lease.
-
-        The reader had joined a load whose value was for the reader alone that had started it. The next
-        reader's load would be so too: with the lease such readers would load one after the other.
-        """
-        self.waits_for_fill = False
-        """True once another was found to hold the lease: the flight waits for the holder's fill."""
-        self.span: Span | None = current()
-        """The span of the reader that started it, then that of its load; None if not sampled."""
-        self.landing: Landing | None = None
-        self.lease: HeldLease | None = None
-        """The lease that the home granted and that is neither used, claimed nor given back yet."""
-        self.claimants = 0
-        """The number of readers that may still claim the lease (`Mode.is_for_caller`)."""
-        self._pause: asyncio.Future[None] | None = None
-        self._waiting_for_landing: list[asyncio.Future[None]] = []
-        self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []
+    The reader had joined a load whose value was for the reader alone that had started it. The next
+    reader's load would be so too: with the lease such readers would load one after the other.
+    """
+    waits_for_fill: bool = False
+    """True once another was found to hold the lease: the flight waits for the holder's fill."""
+    landing: "Landing | None" = None
+    lease: HeldLease | None = None
+    """The lease that the home granted and that is neither used, claimed nor given back yet."""
+    claimants: int = 0
+    """The number of readers that may still claim the lease (`Mode.is_for_caller`)."""
+    _pause: "asyncio.Future[None] | None" = None
+    _waiting_for_landing: "list[asyncio.Future[None]]" = []
+    _waiting_for_landing_or_lease: "list[asyncio.Future[None]]" = []
 
     def __repr__(self) -> str:
         state = "landed" if self.landing else "running"
@@ -256,18 +222,6 @@ class Flight:
         """
         if self.span is not None and not self.span.ended_ns:
             self.span.attributes[attribute] = value
-
-    def joined_by(self, reader: Span) -> None:
-        """Links a traced reader to the flight's span, where the work is done that it waits for.
-
-        A call that names a key twice joins its own flight; it gets no link.
-        """
-        if self.span is reader:
-            return
-        reader.attributes["cachesvc.collapsed"] = True
-        # A batch may join many flights of one other call, one after the other: one link is enough.
-        if self.span is not None and self.span.context not in reader.links[-1:]:
-            reader.link(self.span.context)
 
     def passed(self, step: Step) -> None:
         """Records that a tier did not answer. For a tier asked twice the newer reason stands."""
@@ -288,8 +242,10 @@ class Flight:
         """Ends the flight for all who wait or join later. Only the first landing counts."""
         if self.landing is None:
             self.landing = landing
-            _wake(self._waiting_for_landing)
-            _wake(self._waiting_for_landing_or_lease)
+            if self._waiting_for_landing:
+                _wake(self._waiting_for_landing)
+            if self._waiting_for_landing_or_lease:
+                _wake(self._waiting_for_landing_or_lease)
 
     def wait_for_fill(self) -> None:
         """Notes that another holds the lease, and wakes the callers that asked for the lease."""
@@ -377,6 +333,70 @@ def _wake(queue: list[asyncio.Future[None]]) -> None:
     queue.clear()
 
 
+class Look(Struct, eq=False):
+    """The look of one batch into L2: its keys' flights, as long as they need no objects.
+
+    Batches that have some of these keys join the look, which keeps the rules of joining. For other
+    readers `flight_of` makes the flight of a key, and so it does for the keys that L2 does not answer.
+    All keys are of one namespace, each digest comes once, and L1 holds none of them.
+    """
+
+    keys: Sequence[Key]
+    namespace: Namespace
+    mode: Mode
+    asked: int
+    """The `Flight.asked` of all flights; `began_us` and `span` likewise."""
+    began_us: int
+    span: Span | None
+    places: Mapping[int, int]
+    """The places of the keys by their digests."""
+    flights: dict[int, Flight] = {}
+    """The flights that were made, by the key's place."""
+    found: Sequence[Entry | None] | None = None
+    """Once it has landed: the copies that L2 answered as fresh; None in the place of a flight."""
+    version: int = -1
+    """The `Fences.version` when the copies were judged fresh."""
+    _waiting: "list[asyncio.Future[None]]" = []
+
+    def flight_of(self, place: int) -> Flight:
+        """Returns the flight of the key at this place, which is made if it was not."""
+        if (flight := self.flights.get(place)) is None:
+            flight = self.flights[place] = Flight(
+                self.keys[place],
+                self.namespace,
+                self.mode,
+                self.asked,
+                self.began_us,
+                (L1_MISS,),
+                None,
+                self.span,
+            )
+        return flight
+
+    def land(self, found: Sequence[Entry | None], version: int) -> None:
+        """Ends the look for its batches. The flights that were made are landed by themselves."""
+        self.found, self.version = found, version
+        _wake(self._waiting)
+
+    async def landed(self) -> None:
+        """Waits until L2 has answered. Cancelling the caller removes only its own waiter."""
+        while self.found is None:
+            await _wait_in(self._waiting)
+
+
+def joined(flight: Flight | Look, reader: Span) -> None:
+    """Links a traced reader to the flight's span, where the work is done that it waits for.
+
+    A call that names a key twice joins its own flight; it gets no link.
+    """
+    if flight.span is reader:
+        return
+    reader.attributes["cachesvc.collapsed"] = True
+    # A batch may join many flights of one other call, one after the other: one link is enough.
+    if flight.span is not None and flight.span.context not in reader.links[-1:]:
+        reader.link(flight.span.context)
+
+
 class Flights:
     """The running flights, by mode and key digest.
 
@@ -384,7 +404,7 @@ class Flights:
     """
 
     def __init__(self) -> None:
-        self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
+        self._by_mode: tuple[dict[int, Flight | Look], ...] = tuple({} for _ in Mode)
         self._polling: set[Flight] = set()
         """Flights that pause before they ask again for another holder's fill."""
         self._loading: dict[Flight, float] = {}
@@ -432,6 +452,8 @@ class Flights:
         may hold by then.
         """
         flight = self._by_mode[mode].get(key.digest)
+        if isinstance(flight, Look):
+            flight = self.made(flight, flight.places[key.digest])
         if flight is None or flight.key.id != key.id:
             return None
         landing = flight.landing
@@ -441,6 +463,28 @@ class Flights:
     def add(self, flight: Flight) -> None:
         """Lets readers join the flight; takes the place of the key's earlier flight of this mode."""
         self._by_mode[flight.mode][flight.key.digest] = flight
+
+    def by_digest(self, mode: Mode) -> Mapping[int, Flight | Look]:
+        """The flights of this mode by key digest, joinable or not. The mapping is live."""
+        return self._by_mode[mode]
+
+    def add_look(self, look: Look) -> None:
+        """Lets readers join the flights of the look."""
+        self._by_mode[look.mode].update(dict.fromkeys(look.places, look))
+
+    def made(self, look: Look, place: int) -> Flight:
+        """Makes the flight of a key of the look, which takes the look's place for this key."""
+        flight, flights = look.flight_of(place), self._by_mode[look.mode]
+        if flights.get(flight.key.digest) is look:
+            flights[flight.key.digest] = flight
+        return flight
+
+    def remove_look(self, look: Look) -> None:
+        """Lets nobody join the flights of the look that were not made."""
+        flights = self._by_mode[look.mode]
+        for digest in look.places:
+            if flights.get(digest) is look:
+                del flights[digest]
 
     def remove(self, flight: Flight) -> None:
         """Lets no more readers join the flight. Does nothing if it is over or forgotten already."""

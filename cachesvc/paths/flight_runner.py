@@ -19,7 +19,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
-from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
+from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Look, Missed, Mode
 from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.load import Loads, stale_copy
 from cachesvc.paths.near_tiers import NearTiers
@@ -124,6 +124,10 @@ class FlightRunner:
         """
         self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
+    def start_look(self, look: Look) -> None:
+        """Starts the flights of a batch as a look into L2. What L2 lacks goes on to L3 together."""
+        self._tasks.spawn(self._look(look), "flights")
+
     def start_alone(self, flight: Flight) -> None:
         """Starts a flight that asks the origin for one reader, past tiers and lease."""
         self._tasks.spawn(self._run([flight], self._load_alone), "flight")
@@ -177,6 +181,43 @@ class FlightRunner:
             ]
         if left:
             await self._from_l3(left)
+
+    async def _look(self, look: Look) -> None:
+        try:
+            left = self._land_look(look, await self._l2.get_many(look.keys))
+        except BaseException:
+            for place in range(len(look.keys)):
+                self._end(self._flights.made(look, place))
+            look.land([None] * len(look.keys), self._fences.version)
+            raise
+        if left:
+            await self._run(left, self._from_l3)
+
+    def _land_look(self, look: Look, found: Sequence[Lookup]) -> list[Flight]:
+        """Lands the copies that are fresh and admissible now; returns the flights that go on to L3.
+
+        The same judgement as that of `_land_from_l2`, which lands the flights that readers have joined.
+        """
+        fresh = self._admission.fresh_of(
+            [entry if type(entry) is Entry else None for entry in found],
+            look.keys,
+            look.namespace,
+            self._admission.clock.now_us(),
+        )
+        for place in look.flights:
+            fresh[place] = None
+        self._tally.l2.hits += self._near_tiers.put_many(look.keys, fresh, Came.FOUND)
+        left = []
+        for place, entry in enumerate(fresh):
+            if entry is None:
+                flight = self._flights.made(look, place)
+                if self._land_from_l2(flight, found[place]):
+                    self._flights.remove(flight)
+                else:
+                    left.append(flight)
+        self._flights.remove_look(look)
+        look.land(fresh, self._fences.version)
+        return left
 
     def _land_from_l2(self, flight: Flight, entry: Lookup) -> bool:
         tally = self._tally.l2

@@ -38,6 +38,23 @@ class NearTiers:
         self._hot_keys.valued(key, len(entry.value))
         self._l1.put(key, entry)
 
+    def put_many(self, keys: Sequence[Key], entries: Sequence[Entry | None], came: Came) -> int:
+        """Does what `put` does, for keys of one namespace, and returns the number of entries.
+
+        None stands in the place of a key without a copy.
+        """
+        ghosts, put = self._ghosts, self._l1.put
+        note = self._hot_keys.noter_of_values(keys[0].namespace)
+        count = 0
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is not None:
+                count += 1
+                if not key.digest & ghosts.mask:
+                    ghosts.kept(key, entry, came)
+                note(key.text, len(entry.value))
+                put(key, entry)
+        return count
+
     async def copy(self, items: Sequence[tuple[Key, Namespace, Entry]]) -> None:
         """Puts copies into L2, those that are admissible.
 

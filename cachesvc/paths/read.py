@@ -15,6 +15,8 @@ import contextlib
 import random
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
+
 from cachesvc.coherence.admission import Admission, Standing, is_due_early
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
@@ -22,6 +24,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import (
+    L1_MISS,
     NO_TOKEN,
     Failed,
     Flight,
@@ -30,9 +33,11 @@ from cachesvc.paths.flight import (
     Landing,
     Leased,
     LoadedValue,
+    Look,
     Missed,
     Mode,
 )
+from cachesvc.paths.flight import joined as note_joined
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.tally import Tally
@@ -53,10 +58,25 @@ refusing the copies that were found.
 FEW_TAGS = 16
 """The most tags of a value whose head is short: 8 KiB at most, as a tag has 256 characters."""
 
-L1_MISS = Step("l1", "uri-miss")
 L1_STALE = Step("l1", "stale")
 L1_FENCED = Step("l1", "stale", detail="fenced")
 L1_PASSED = Step("l1", "request")
+
+
+_LOOKED = (L1_MISS.as_stored(),)
+"""The trail of a copy that a look found: L1 had none, and keeps this one."""
+
+
+class _PlacedLook(Struct, frozen=True, eq=False):
+    """A look that a batch waits for."""
+
+    look: Look
+    batch: list[int]
+    """The places in the batch of the keys that both have."""
+    places: list[int]
+    """The places of the same keys in the look."""
+    joined: bool
+    """True if the look is of another batch."""
 
 
 class Reader:
@@ -127,10 +147,11 @@ class Reader:
         """The result of `peek` for each key, in order, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        get, sample, mask = self._l1.getter(namespace), self._sample, self._ghosts.mask
+        sample, mask = self._sample, self._ghosts.mask
         refreshes = contract.origin is not None
-        found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
+        found = self._admission.fresh_of(self._l1.get_many(keys), keys, contract, now)
         hits = before = self.tally.l1.hits
+        next_hit = sample.next_hit
         for i, entry in enumerate(found):
             if entry is not None:
                 if not entry.confirmed:
@@ -138,8 +159,9 @@ class Reader:
                     continue
                 key = keys[i]
                 hits += 1
-                if hits >= sample.next_hit:
+                if hits >= next_hit:
                     sample.note(key, entry)
+                    next_hit = sample.next_hit
                 if not key.digest & mask:
                     self._ghosts.read(key)
                 if (
@@ -222,8 +244,7 @@ class Reader:
                     self.give_back(key, answer)
             raise
         found = [answer if answer is not None else _too_late(options) for answer in answers]
-        for answer in found:
-            self._count(keys[0].namespace, answer)
+        self._count_many(keys[0].namespace, found)
         return found
 
     def _count(self, namespace: str, answer: Answer) -> None:
@@ -231,6 +252,17 @@ class Reader:
         if answer.tier != "l1" or answer.outcome is Outcome.STALE:
             by = answer.tier or ("error" if answer.outcome is Outcome.ERROR else "miss")
             self.tally.answered_beyond(namespace, by)
+
+    def _count_many(self, namespace: str, answers: Sequence[Answer]) -> None:
+        """Does what `_count` does for each answer; those from L2 and L3 are counted at once."""
+        tiers = [answer.tier for answer in answers if answer.tier]
+        for tier in ("l2", "l3"):
+            if count := tiers.count(tier):
+                self.tally.answered_beyond(namespace, tier, count)
+        if len(tiers) < len(answers) or "l1" in tiers or "origin" in tiers:
+            for answer in answers:
+                if answer.tier not in {"l2", "l3"}:
+                    self._count(namespace, answer)
 
     async def _answer_all(
         self,
@@ -246,9 +278,13 @@ class Reader:
         wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
         started = self._fences.merged
+        may_look = mode < Mode.LEASE and not _is_private(options) and not options.no_cache and not alone
         for turn in range(ROUNDS):
             waiting: list[tuple[int, Flight, bool]] = []
+            looks: list[_PlacedLook] = []
             now = self._clock.now_us()
+            if may_look and turn == 0 and len(keys) > 1:
+                looking, looks = self._look_together(keys, namespace, mode, now)
             for i in looking:
                 key = keys[i]
                 answers[i], step = self._from_l1(key, namespace, options, token)
@@ -263,7 +299,11 @@ class Reader:
                 for _, flight, _ in waiting:
                     flight.claimants += 1
             try:
-                self._start([flight for _, flight, joined in waiting if not joined])
+                if waiting:
+                    self._start([flight for _, flight, joined in waiting if not joined])
+                while looks:
+                    await looks[-1].look.landed()
+                    waiting += self._judge_look(looks.pop(), answers, options)
                 for i, flight, joined in waiting:
                     landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
@@ -271,6 +311,9 @@ class Reader:
                         alone.add(i)
             except asyncio.CancelledError:
                 # The deadline came during a wait. Flights that have landed by now are answered.
+                for placed in looks:
+                    if placed.look.found is not None:
+                        waiting += self._judge_look(placed, answers, options)
                 for i, flight, joined in waiting:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
@@ -329,6 +372,14 @@ class Reader:
         if not key.digest & self._ghosts.mask:
             self._ghosts.read(key)
 
+    def _all_beyond(self, keys: Sequence[Key]) -> None:
+        """Does what `_beyond` does for each of these keys."""
+        self._sample.all_beyond(keys)
+        mask = self._ghosts.mask
+        for key in keys:
+            if not key.digest & mask:
+                self._ghosts.read(key)
+
     # 2. flights -----------------------------------------------------------------------------------
 
     def _join_or_make(
@@ -346,15 +397,15 @@ class Reader:
         A read with a token or `no-store` has a private flight, which nobody joins.
         """
         self._beyond(key)
-        is_private = options is not PLAIN and (options.no_store or bool(options.token))
+        is_private = _is_private(options)
         flight = None if is_private else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
             if (span := current()) is not None:
-                flight.joined_by(span)
+                note_joined(flight, span)
             return flight, True
         known = self._l1.peek(key) if step is not L1_MISS else None
-        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
+        flight = Flight(key, namespace, mode, self._fences.merged, now, (step,), known, current())
         self.tally.flights += 1
         if is_private:
             flight.token = token
@@ -363,16 +414,95 @@ class Reader:
             self._flights.add(flight)
         return flight, False
 
+    def _look_together(
+        self, keys: Sequence[Key], namespace: Namespace, mode: Mode, now: int
+    ) -> tuple[list[int], "list[_PlacedLook]"]:
+        """Joins the looks of other batches, and starts one for the keys that L1 does not hold.
+
+        Returns the places of the other keys, which are to be looked up one by one, and the looks.
+        Those others are keys whose copy in L1 needs judging, and keys that have a flight already: of
+        a reader of one key, or in this batch, where a key may stand twice.
+        """
+        found, running = self._l1.get_many(keys), self._flights.by_digest(mode)
+        places: dict[int, int] = {}
+        own: list[int] = []
+        others: list[int] = []
+        joined: dict[Look, _PlacedLook] = {}
+        count = 0
+        for i, key in enumerate(keys):
+            digest = key.digest
+            if found[i] is not None or digest in places:
+                others.append(i)
+            elif (flight := running.get(digest)) is None:
+                places[digest] = len(own)
+                own.append(i)
+            elif type(flight) is Look and flight.keys[place := flight.places[digest]].id == key.id:
+                if (placed := joined.get(flight)) is None:
+                    placed = joined[flight] = _PlacedLook(flight, [], [], True)
+                placed.batch.append(i)
+                placed.places.append(place)
+            else:
+                others.append(i)
+        looks = []
+        for look, placed in joined.items():
+            if self._admission.is_timely(look.began_us, namespace, now):
+                looks.append(placed)
+                count += len(placed.batch)
+                if (span := current()) is not None:
+                    note_joined(look, span)
+            else:
+                others += placed.batch
+        self.tally.joined += count
+        if len(own) < 2:
+            others += own
+        else:
+            self.tally.flights += len(own)
+            count += len(own)
+            asked = keys if len(own) == len(keys) else [keys[i] for i in own]
+            look = Look(asked, namespace, mode, self._fences.merged, now, current(), places)
+            self._flights.add_look(look)
+            self._runner.start_look(look)
+            looks.append(_PlacedLook(look, own, list(range(len(own))), False))
+        self.tally.l1.misses += count
+        if count == len(keys):
+            self._all_beyond(keys)
+        else:
+            self._all_beyond([keys[i] for placed in looks for i in placed.batch])
+        return others, looks
+
+    def _judge_look(
+        self, placed: "_PlacedLook", answers: list[Answer | None], options: ReadOptions
+    ) -> list[tuple[int, Flight, bool]]:
+        """Fills in what the look found, and returns the flights of what it did not find.
+
+        If a fence or the floor has moved since the copies were judged, or the read asks for more than a
+        fresh copy, each copy becomes the landing of its flight, to be judged as such.
+        """
+        look, found = placed.look, placed.look.found or ()
+        is_current = look.version == self._fences.version and options is PLAIN
+        waiting: list[tuple[int, Flight, bool]] = []
+        for i, place in zip(placed.batch, placed.places, strict=True):
+            entry = found[place]
+            if entry is not None and is_current:
+                answers[i] = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l2", _LOOKED)
+                continue
+            flight = look.flight_of(place)
+            if entry is not None:
+                flight.land(FoundCopy(entry, "l2", _LOOKED, look.version))
+            waiting.append((i, flight, placed.joined))
+        return waiting
+
     def _alone(self, key: Key, namespace: Namespace, step: Step, now: int) -> Flight:
         """A flight that loads for one reader: nobody joins it, and no tier keeps its value."""
         flight = Flight(
             key,
             namespace,
             Mode.RELOAD,
-            asked=self._fences.merged,
-            began_us=now,
-            step=step,
-            known=self._l1.peek(key),
+            self._fences.merged,
+            now,
+            (step,),
+            self._l1.peek(key),
+            current(),
         )
         flight.alone, flight.keep = True, False
         self.tally.flights += 1
@@ -519,7 +649,7 @@ class Reader:
         if turns is not None and not turns.has_one():
             return
         now = self._clock.now_us()
-        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
+        flight = Flight(key, namespace, mode, self._fences.merged, now, (step,), known, current())
         self._flights.add(flight)
         self._start([flight])
 
@@ -552,6 +682,11 @@ def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
             return Mode.LOOKUP
         return Mode.LEASE_OVER if options.no_cache else Mode.LEASE
     return Mode.RELOAD if options.no_cache else Mode.THROUGH
+
+
+def _is_private(options: ReadOptions) -> bool:
+    """True if nobody may join the read's flight: it has a token, or keeps nothing."""
+    return options is not PLAIN and (options.no_store or bool(options.token))
 
 
 def _is_for_another(landing: Landing, joined: bool) -> bool:

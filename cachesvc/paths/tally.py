@@ -83,9 +83,9 @@ class Tally(Struct):
             self.stale_ages[namespace] = ages = Histogram.of(AGES)
         ages.observe(max(0, overdue_us) / SECONDS)
 
-    def answered_beyond(self, namespace: str, by: str) -> None:
-        """Counts an answer to a read that L1 did not answer as fresh."""
-        self.beyond[namespace, by] = self.beyond.get((namespace, by), 0) + 1
+    def answered_beyond(self, namespace: str, by: str, count: int = 1) -> None:
+        """Counts answers to reads that L1 did not answer as fresh."""
+        self.beyond[namespace, by] = self.beyond.get((namespace, by), 0) + count
 
     def refused_copy(self, namespace: str, reason: str) -> None:
         """Counts a copy that was refused."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from cachesvc.config.topology_rules import REGION_NAME
 from cachesvc.model import cache_groups
 from cachesvc.model.did_you_mean import there_is
-from cachesvc.model.digest import digest, key_id
+from cachesvc.model.digest import digest
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.key_text import MAX_KEY_BYTES, check_key
@@ -135,9 +135,10 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 
     The rules are checked for all keys at once; only if one breaks them, one by one.
     """
-    prefix = key_id(namespace, "")
+    prefix = f"{namespace}/"
     if texts and "" not in texts and "".join(texts).isprintable():
-        ids = [prefix + text.encode() for text in texts]
+        # A printable text has no line feed.
+        ids = (prefix + f"\n{prefix}".join(texts)).encode().split(b"\n")
         if max(map(len, ids)) <= len(prefix) + MAX_KEY_BYTES:
             return list(map(Key, repeat(namespace), texts, ids, map(digest, ids)))
     return [key_of(namespace, text, f"{field}[{i}]") for i, text in enumerate(texts)]

@@ -10,6 +10,7 @@ from cachesvc.model.errors import OriginError, TierUnavailableError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Outcome, ReadOptions, Release
 from cachesvc.model.use import UNKEPT
+from cachesvc.paths.flight import Mode
 from cachesvc.paths.unkept import MOST_KEYS, REMEMBERED_SECONDS, Unkept
 from cachesvc.tiers.l3.contract import Fill, FillReply, Read, Reply
 from cachesvc.tiers.origin.contract import Loaded
@@ -217,7 +218,8 @@ async def test_a_flight_that_a_fill_lands_keeps_no_lease_that_its_poll_is_grante
     here.far.cell.hold["read_many"] = answered = asyncio.Event()
     await here.far.cell.release_many([(ASIDE, lease)])
     await asyncio.sleep(0.5)  # the poll is granted the lease, and its answer is on the way
-    flight = next(iter(here.flights._by_mode[2].values()))
+    flight = here.flights.find(ASIDE, Mode.LEASE)
+    assert flight is not None
     here.reader.filled(ASIDE, _entry(here))
     assert (await waiter).outcome is Outcome.HIT
     assert flight.landing is not None

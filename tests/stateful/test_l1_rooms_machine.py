@@ -99,7 +99,7 @@ class L1RoomsMachine(RuleBasedStateMachine):
 
     @rule(key=keys)
     def get(self, key: Key) -> None:
-        assert self.l1.get(key) is self.l1.getter(key.namespace)(key)
+        assert self.l1.get(key) is self.l1.get_many([key])[0]
 
     @rule(key=keys)
     def delete(self, key: Key) -> None:

@@ -6,7 +6,7 @@ and it is forgotten after two minutes. The windows hold key text, which is perso
 shows a report has to decide to whom.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -85,6 +85,10 @@ class HotKeys:
         It is called for every fill, so reading the clock is left to the sampled reads.
         """
         self._windows[key.namespace].sizes.note(key.text, size)
+
+    def noter_of_values(self, namespace: str) -> Callable[[str, int], None]:
+        """Returns `valued` for the texts of keys of this namespace, to be used at once."""
+        return self._windows[namespace].sizes.note
 
     def popularity(self, namespace: str) -> Popularity:
         """Returns the report of a namespace."""

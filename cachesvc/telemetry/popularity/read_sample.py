@@ -11,7 +11,7 @@ for the same 64 keys again and again, one of the keys would always be sampled an
 
 import random
 from collections import deque
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry, Key
@@ -55,6 +55,14 @@ class ReadSample:
         if not self._skip:
             self._skip = self._gap()
             self.hot_keys.read(key)
+
+    def all_beyond(self, keys: Sequence[Key]) -> None:
+        """Takes the reads of these keys as `beyond` does, one after the other."""
+        if self._skip > len(keys):
+            self._skip -= len(keys)
+        else:
+            for key in keys:
+                self.beyond(key)
 
     def share(self, targets: Set[int]) -> float:
         """Returns the share of the remembered reads that these digests touch; 0 if there are none.

@@ -88,7 +88,7 @@ class MemcachedTier:
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not keys:
             return ()
-        names = [wire_name(key.id) for key in keys]
+        names = wire_names([key.id for key in keys])
         self._count_batch(len(keys))
         answer = await self._thread.run(lambda client: client.fetch(names))
         if isinstance(answer, TierError):
@@ -230,6 +230,13 @@ def wire_name(key_id: bytes) -> bytes:
     if len(key_id) <= NAME_BYTES and not key_id.translate(None, _LEGAL_NAME):
         return key_id
     return b"#" + xxh3_128_hexdigest(key_id).encode()
+
+
+def wire_names(key_ids: list[bytes]) -> list[bytes]:
+    """Returns the `wire_name` of each; in one look at all of them if each id is a legal name."""
+    if max(map(len, key_ids)) <= NAME_BYTES and not b"".join(key_ids).translate(None, _LEGAL_NAME):
+        return key_ids
+    return list(map(wire_name, key_ids))
 
 
 def set_command(

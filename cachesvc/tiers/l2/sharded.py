@@ -22,14 +22,20 @@ class Sharded:
             raise ValueError(f"the ring has {sorted(ring.weights)}, the children are {sorted(children)}")
         self.ring = ring
         self._children = dict(children)
+        self._only = next(iter(self._children.values())) if len(self._children) == 1 else None
+        """The server that has all keys, if there is one only."""
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
+        if self._only is not None:
+            return self._only.ask(key)
         return self._children[self.ring.server(key.digest)].ask(key)
 
-    # The three methods return the child's coroutine when one key is concerned, which is the common case:
-    # one frame less per key.
+    # The three methods return the child's coroutine when one server is concerned, which is the common
+    # case: one frame less per key.
 
     def get_many(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Sequence[Lookup]]:
+        if self._only is not None:
+            return self._only.get_many(keys)
         if len(keys) == 1:
             return self._children[self.ring.server(keys[0].digest)].get_many(keys)
         return self._get_from_several(keys)

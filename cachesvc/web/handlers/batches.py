@@ -58,7 +58,10 @@ PATIENCE_SECONDS = 1.0
 """The longest wait of a portion of large values until others have come."""
 ROOM_PART = 4
 """A portion takes this part of the room that is left at most: others find some, too."""
-_ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
+_ENCODE = {JSON: msgspec.json.Encoder().encode_into, MSGPACK: msgspec.msgpack.Encoder().encode_into}
+_spare = bytearray()
+"""Answers are encoded into it. It is as long as the last one, and one that grows from nothing would be
+copied many times."""
 
 
 class Batches:
@@ -215,7 +218,8 @@ class Batches:
                 held.expect(self._portions.bytes_of(namespace, contract, len(portion)))
                 left = _left_of(options, asyncio.get_running_loop().time() - began) if asked else options
                 asked += len(portion)
-                answers = await self._reader.get_many([keys[i] for i in portion], left)
+                asking = keys if len(portion) == len(keys) else [keys[i] for i in portion]
+                answers = await self._reader.get_many(asking, left)
                 sizes = [len(answer.entry.value) for answer in answers if answer.entry is not None]
                 self._portions.learn(namespace, contract, sizes)
                 held.came(sum(sizes))
@@ -267,7 +271,11 @@ class Batches:
                 continue
             if answer.lease:
                 granted.append((keys[i], answer))
-            results[i] = got = _got(answer, now_us)
+            if answer.tier in _NEAR and answer.outcome is not Outcome.STALE and entry is not None:
+                got = _fresh(entry, now_us, answer.tier)  # what `_got` returns for it
+            else:
+                got = _got(answer, now_us)
+            results[i] = got
             if entry is not None:
                 if not entry.confirmed:
                     # One time for all: none of these answers was judged later than now.
@@ -296,9 +304,11 @@ class Batches:
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
         entries = self._reader.peek_many(namespace, keys)
+        missing = [i for i, entry in enumerate(entries) if entry is None]
+        if len(missing) == len(keys):
+            return [_NOTHING] * len(keys), missing
         now_us = self._clock.now_us()
         results = [_NOTHING if entry is None else _fresh(entry, now_us) for entry in entries]
-        missing = [i for i, entry in enumerate(entries) if entry is None]
         if options.lease:
             for entry, result in zip(entries, results, strict=True):
                 if entry is not None and entry.load_ms:
@@ -399,13 +409,17 @@ _FENCED = Put("fenced")
 _RELEASED = Put("released")
 
 
-def _fresh(entry: Entry, now_us: int) -> Got:
-    """Returns the result for a fresh copy from L1."""
+_NEAR = frozenset(("l1", "l2", "l3"))
+"""The tiers. Their answers have no lease unless they are stale, and may be kept."""
+
+
+def _fresh(entry: Entry, now_us: int, tier: str = "l1") -> Got:
+    """Returns the result for a fresh copy from this tier."""
     as_of, content_type = entry.as_of, entry.content_type
     return Got(
         "absent" if entry.negative else "hit",
         entry.value,
-        "l1",
+        tier,
         (now_us - as_of) // SECONDS if now_us > as_of else 0,
         (entry.fresh_until - now_us) // SECONDS,
         as_of,
@@ -515,6 +529,7 @@ def _encoded_bytes(media: str, size: int) -> int:
 
 
 def _reply(media: str, document: GotMany | PutResults) -> Reply:
-    body = _ENCODE[media](document)
+    _ENCODE[media](document, _spare)
+    body = bytes(_spare)
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
     return Reply(200, head.encode(), body)
