@@ -4,7 +4,6 @@ A real server is behind it, which tells the truth whenever the test does not lie
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -64,7 +63,6 @@ async def cell_on(server: HostileServer, settings: L3 = SETTINGS) -> AsyncIterat
         settings,
         SKEW_US,
         CLOCK,
-        rng=AtOnce(),
         nonce=lambda: NONCE,
         breaker=Breaker(may_open=lambda: False),
     )

@@ -38,7 +38,7 @@ async def test_workers_are_killed_one_after_the_other(running_host: tuple[Arena,
             before = host.pids()
             with running.fault(f"worker {nth} killed"):
                 os.kill(before[nth], signal.SIGKILL)
-                await until("another process is in its place", lambda: is_other(before, host.pids()))
+                await until("another process is in its place", lambda was=before: is_other(was, host.pids()))
                 await asyncio.sleep(0.5)
             await running.recovers("both answer from L1 again", lambda: l1_at(running, host, running.mended))
             assert len(set(before) & set(host.pids())) == 1, "the other one was left alone"
