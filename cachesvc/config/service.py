@@ -221,8 +221,8 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     top of the measured round trip. After that the connection is closed; reads go on without the cell,
     and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
-    """The most keys in one script call, 1 to 10000; more go in several. Two calls that read are
-    under way at a time."""
+    """The most keys in one script call, 1 to 10000; more go in several. Two calls that read
+    are under way at a time."""
     max_waiting: int = 65_536
     """The most keys that wait for their turn at one cell, for reads and each kind of write by
     itself; 1000 to 10000000. Beyond that, a read goes on as if the cell were out of reach, and a

@@ -1,4 +1,4 @@
-"""A breaker in front of a loader: an origin that does not answer is left alone for a while."""
+"""A breaker in front of a loader: a silent origin is left alone for a while."""
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
@@ -9,9 +9,9 @@ from cachesvc.tiers.origin.contract import Loaded, Loader
 class GuardedLoader:
     """Fails loads with `ORIGIN_FAILED` while the breaker is open; a stale copy may stand in.
 
-    A load without an answer in time, or whose connection broke, is a failure. An answer is none, whatever
-    its status is: it costs no wait. Nor is the same key's next failure: a key that takes too long to load
-    is not to keep its origin from others.
+    A load without an answer in time, or whose connection broke, is a failure. An answer is none,
+    whatever its status is: it costs no wait. Nor is the same key's next failure: a key that takes too
+    long to load is not to keep its origin from others.
     """
 
     def __init__(self, loader: Loader, breaker: Breaker, name: str) -> None:
