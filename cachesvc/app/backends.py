@@ -28,7 +28,13 @@ from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
-from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached, silent_queue
+from cachesvc.telemetry.troubles import (
+    server_trouble,
+    silent_cell,
+    silent_memcached,
+    silent_origin,
+    silent_queue,
+)
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.breaker import Breaker, BreakerPool, BreakerState
 from cachesvc.tiers.l2.batched import Batched
@@ -48,6 +54,7 @@ from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
+from cachesvc.tiers.origin.guarded import GuardedLoader
 from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
 from cachesvc.tiers.redis_connections import access_of as redis_access
@@ -97,6 +104,8 @@ class Backends:
         )
         self._gutter_breakers = BreakerPool(service.breakers)
         self._cell_breakers = BreakerPool(service.breakers)
+        self._queue_breakers = BreakerPool(service.breakers)
+        self._origin_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
@@ -155,12 +164,18 @@ class Backends:
                 follower=me,
                 incarnation=self.incarnation,
                 access=access,
+                breaker=self._queue_breakers.add(name),
             )
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
         self.changes = RedisChanges(
-            here.queue, service.region, decode=read_event, retention=retention, access=access
+            here.queue,
+            service.region,
+            decode=read_event,
+            retention=retention,
+            access=access,
+            breaker=self._queue_breakers[service.region],
         )
         self.shares = RedisShares(
             here.queue,
@@ -179,7 +194,7 @@ class Backends:
         }
         self._limited = {
             name: LimitedLoader(
-                loader,
+                GuardedLoader(loader, self._origin_breakers.add(name), name),
                 limit=origin.concurrency,
                 wait_seconds=origin.soft_deadline.seconds,
             )
@@ -313,6 +328,8 @@ class Backends:
         for name, loader in self._origins.items():
             if loader.trouble:
                 yield server_trouble(f"the origin of {name}", loader.trouble)
+            elif self._origin_breakers[name].is_open:
+                yield silent_origin(name)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
@@ -416,6 +433,8 @@ class Backends:
             "memcached": self._memcached_breakers,
             "gutter": self._gutter_breakers,
             "cell": self._cell_breakers,
+            "queue": self._queue_breakers,
+            "origin": self._origin_breakers,
         }
         for kind, pool in pools.items():
             yield from (((kind, name), breaker) for name, breaker in pool.items())

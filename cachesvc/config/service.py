@@ -228,7 +228,7 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     top of the measured round trip. After that the connection is closed; reads go on without the cell,
     and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
-    """The most keys in one script call, 1 to 10000; more go in several. Of calls that read, two
+    """The most keys in one script call, 1 to 10000; more go in several. Two calls that read
     are under way at a time."""
     max_waiting: int = 65_536
     """The most keys that wait for their turn at one cell, for reads and each kind of write by
@@ -249,8 +249,9 @@ class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
 
     failures: int = 5
     """The failed calls in a row after which a server is left alone, 1 to 100. It also is when
-    twice as many of the last four times as many calls failed, and at once when it cannot be connected
-    to. A failure is a call without an answer in time, or with a broken connection."""
+    twice as many of the last four times as many calls failed; memcached servers and cells are at once
+    when they cannot be connected to. A failure is a call without an answer in time, or with a broken
+    connection."""
     first_probe: Duration = Duration.parse("100ms")
     """How long a server is left alone before one call tries it. With each failed try the time
     doubles, up to `longest_probe`; each time is lengthened at random, by up to a half. It must be

@@ -23,6 +23,10 @@ def silent_memcached(server: str, why: str = "") -> str:
     return _silent(f"memcached {server}", why)
 
 
+def silent_origin(namespace: str) -> str:
+    return _silent(f"the origin of {namespace}", "")
+
+
 def _silent(server: str, why: str) -> str:
     """A server gives no answer; of the reason, the part is told that says what to do."""
     remedy = repairable(why)

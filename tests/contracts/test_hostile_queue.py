@@ -22,6 +22,7 @@ from cachesvc.model.change import Change, Target
 from cachesvc.model.errors import TierError, UnreadableAnswerError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
+from cachesvc.tiers.breaker import Breaker
 from tests.contracts.queue_benches import RETENTION, SKEW
 from tests.contracts.test_hostile_cell import HUGE, SHAPES
 from tests.doubles.hostile_server import HostileServer, Relay, hostile, resp
@@ -35,7 +36,8 @@ class Queue:
     """Both streams of one queue, as an instance uses them."""
 
     def __init__(self, url: str) -> None:
-        self.changes = RedisChanges(url, "eu", timeout=BRISK)
+        never = Breaker(may_open=lambda: False)  # each call is made, whatever came of those before
+        self.changes = RedisChanges(url, "eu", timeout=BRISK, breaker=never)
         self.stream = RedisFenceStream(
             url,
             "eu",
@@ -44,6 +46,7 @@ class Queue:
             follower=("eu", "eu-a"),
             incarnation="1",
             timeout=BRISK,
+            breaker=never,
         )
 
 

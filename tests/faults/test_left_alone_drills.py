@@ -1,4 +1,4 @@
-"""What a server that is away costs those who do not need it, counted at instances with real servers.
+"""Counts what a server that is away costs the others, at instances with real servers.
 
 The instances run in this process, so that a drill can read their counts.
 """

@@ -32,6 +32,7 @@ from cachesvc.model.errors import TierError, TierUnavailableError, UnreadableAns
 from cachesvc.model.units import Duration
 from cachesvc.tiers.answer_shapes import ShapeError, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.breaker import Breaker
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class RedisChanges:
         max_open: int = 1_000_000,
         retention: Duration = RETENTION,
         access: Access = DEFAULT_ACCESS,
+        breaker: Breaker | None = None,
     ) -> None:
         """Makes a stream that is not connected yet.
 
@@ -67,7 +69,7 @@ class RedisChanges:
         silently. `retention`: the longest time that a cell keeps a copy. What is parked is forgotten a
         minute later, as a cell forgets its fences.
         """
-        self._server = RedisServer(url, f"changes of {region}", timeout, access)
+        self._server = RedisServer(url, f"changes of {region}", timeout, access, breaker)
         self._source = f"/cachesvc/{region}"
         self._decode = decode
         self._max_open = max_open

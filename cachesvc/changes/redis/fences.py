@@ -50,6 +50,7 @@ from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
 from cachesvc.tiers.answer_shapes import data, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.breaker import Breaker
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.redis_report import RedisReport
 
@@ -122,6 +123,7 @@ class RedisFenceStream:
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
         access: Access = DEFAULT_ACCESS,
+        breaker: Breaker | None = None,
     ) -> None:
         """Makes a stream that is not connected yet.
 
@@ -130,7 +132,7 @@ class RedisFenceStream:
         `max_batch`: items of one read at most.
         """
         self.region = region
-        self._server = RedisServer(url, f"fences of {region}", timeout, access)
+        self._server = RedisServer(url, f"fences of {region}", timeout, access, breaker)
         script = self._server.script
         self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
         self._list_followers, self._settle = script("followers"), script("settle")

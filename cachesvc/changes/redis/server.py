@@ -34,6 +34,7 @@ from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.answer_shapes import ShapeError, as_it_is, data, parts
 from cachesvc.tiers.batching import Batcher, Run
+from cachesvc.tiers.breaker import Breaker, is_outage, not_tried
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport
 
@@ -87,8 +88,17 @@ class RedisServer:
     Every failure is a `TierError`.
     """
 
-    def __init__(self, url: str, where: str, timeout: Duration, access: Access = DEFAULT_ACCESS) -> None:
+    def __init__(
+        self,
+        url: str,
+        where: str,
+        timeout: Duration,
+        access: Access = DEFAULT_ACCESS,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """While `breaker` is open, calls of batchers fail at once; other calls are made."""
         self.where = where
+        self._breaker = breaker or Breaker()
         self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
         self._batchers: list[Batcher[Any, Any]] = []
@@ -125,8 +135,24 @@ class RedisServer:
 
         `run` must call an `unspanned` script: the exchange is one span for all its callers.
         """
+
+        async def run_if_let(calls: list[T]) -> Sequence[R | TierError]:
+            if not self._breaker.admits():
+                raise not_tried(self.where)
+            try:
+                answers = await run(calls)
+            except TierError as error:
+                if is_outage(error):
+                    self._breaker.failed()
+                elif self._breaker.is_troubled:
+                    self._breaker.succeeded()
+                raise
+            if self._breaker.is_troubled:
+                self._breaker.succeeded()
+            return answers
+
         made: Batcher[T, R] = Batcher(
-            run,
+            run_if_let,
             MOST_AT_ONCE,
             name=f"{self.where}: {name}",
             exchange_span=ExchangeSpan(self._place, name),
@@ -170,6 +196,7 @@ class RedisServer:
         pipe.xlen(DEAD)
         sent_us = now_us()
         time, info, settings, dead = await self.guarded(pipe.execute(raise_on_error=False))
+        self._breaker.seen()
         for refusal in (time, info):
             if isinstance(refusal, Exception):
                 raise RefusedError(self.where, told(refusal)) from refusal
