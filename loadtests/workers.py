@@ -43,6 +43,8 @@ ROUNDS = 5
 HIT_KEYS, READ_KEYS = 200, 20_000
 READS_PER_CALL, READS = 20, 60_000
 VALUE = b"x" * 1000
+READY_SECONDS = 60.0
+"""How long a host may take to its start; its workers start at once, on as many cores as there are."""
 
 
 def document(workers: int) -> dict[str, Any]:
@@ -92,7 +94,8 @@ class Host:
         return f"<Host [{self.workers} workers, {self.process!r}]>"
 
     def __enter__(self) -> "Host":
-        self.process.start()
+        self.process.spawn()
+        self.process.wait_ready(READY_SECONDS)
         return self
 
     def __exit__(
