@@ -40,9 +40,11 @@ from loadtests.fleet_topology import free_ports
 
 NAME = "host"
 ROUNDS = 5
-HIT_KEYS, READ_KEYS = 200, 20_000
-READS_PER_CALL, READS = 20, 60_000
+HIT_KEYS, READ_KEYS = 200, 10_000
+READS_PER_CALL, READS = 100, 30_000
 VALUE = b"x" * 1000
+READY_SECONDS = 60.0
+"""How long the start of a host may take: all workers start at once."""
 
 
 def document(workers: int) -> dict[str, Any]:
@@ -92,7 +94,8 @@ class Host:
         return f"<Host [{self.workers} workers, {self.process!r}]>"
 
     def __enter__(self) -> "Host":
-        self.process.start()
+        self.process.spawn()
+        self.process.wait_ready(READY_SECONDS)
         return self
 
     def __exit__(
@@ -154,7 +157,7 @@ def _host(workers: int) -> Iterator[Host]:
         source.write_text(yaml.safe_dump(document(workers)))
         with (
             Fleet(source, Path(folder, "run"), with_instances=False) as fleet,
-            Host(fleet, workers, {"CACHESVC_L1_BUDGET": "16MiB"}) as host,
+            Host(fleet, workers, {"CACHESVC_L1_BUDGET": "8MiB"}) as host,
         ):
             yield host
 

@@ -86,10 +86,12 @@ def _run(service: Service, serving: Coroutine[Any, Any, None]) -> int:
 
 def _refused(service: Service, error: OSError) -> int:
     """Tells that a port cannot be listened on, and returns the exit code."""
-    at = error.filename or f"{service.server.host}:{service.server.port}"
-    operations = service.server.operations
+    server, operations = service.server, service.server.operations
+    at = error.filename or f"{server.host}:{server.port}"
     is_data = operations.port is None or at != address(operations.host, operations.port)
     variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
+    if is_data and at != address(server.host, server.port) and error.errno == errno.EADDRINUSE:
+        return fail(1, f"{at}, the port of worker {service.instance} in the topology, is in use")
     if error.errno == errno.EADDRINUSE:
         return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
     return fail(

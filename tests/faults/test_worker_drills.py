@@ -34,14 +34,19 @@ async def test_workers_are_killed_one_after_the_other(running_host: tuple[Arena,
     arena, host = running_host
     async with drill(arena, "workers killed, started again", seconds=10) as running:
         await until("both answer from L1", lambda: l1_at(running, host))
-        for nth in (0, 1):
-            before = host.pids()
-            with running.fault(f"worker {nth} killed"):
-                os.kill(before[nth], signal.SIGKILL)
-                await until("another process is in its place", lambda was=before: is_other(was, host.pids()))
-                await asyncio.sleep(0.5)
-            await running.recovers("both answer from L1 again", lambda: l1_at(running, host, running.mended))
-            assert len(set(before) & set(host.pids())) == 1, "the other one was left alone"
+        await kill(running, host, 0)
+        await kill(running, host, 0)  # the younger one is the second now
+
+
+async def kill(running: Drill, host: Host, nth: int) -> None:
+    """Kills a worker, and waits until both answer from L1 again."""
+    before = host.pids()
+    with running.fault(f"worker {nth} killed"):
+        os.kill(before[nth], signal.SIGKILL)
+        await until("another process is in its place", lambda: is_other(before, host.pids()))
+        await asyncio.sleep(0.5)
+    await running.recovers("both answer from L1 again", lambda: l1_at(running, host, running.mended))
+    assert len(set(before) & set(host.pids())) == 1, "the other one was left alone"
 
 
 def l1_at(running: Drill, host: Host, since: int = 0) -> bool:

@@ -11,7 +11,10 @@ OPENMETRICS = "application/openmetrics-text"
 
 
 def test_each_series_has_the_label_and_each_metric_its_comments_once() -> None:
-    one = b'# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n# HELP b B.\n# TYPE b gauge\nb{x="{y}"} 2.0\n'
+    one = (
+        b"# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n"
+        b'# HELP b B.\n# TYPE b gauge\nb{x="{y}"} 2.0\n'
+    )
     two = b'# HELP b B.\n# TYPE b gauge\nb{x=""} 3.0\n# HELP c C.\n# TYPE c gauge\n'
     assert merged({"0": one, "1": two}, "worker") == (
         b'# HELP a_total A.\n# TYPE a_total counter\na_total{worker="0"} 1.0\n'
