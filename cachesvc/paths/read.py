@@ -51,7 +51,7 @@ refusing the copies that were found.
 """
 
 FEW_TAGS = 16
-"""The most tags of a value whose head is short: 8 KiB at most, as a tag has 256 characters."""
+"""The most tags of an entry whose head is small: 9 KiB, as a tag has 256 characters at most."""
 
 L1_MISS = Step("l1", "uri-miss")
 L1_STALE = Step("l1", "stale")
