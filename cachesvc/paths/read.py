@@ -56,7 +56,7 @@ refusing the copies that were found.
 """
 
 FEW_TAGS = 16
-"""The most tags of a value whose head is short: 8 KiB at most, as a tag has 256 characters."""
+"""The most tags of an entry whose head is small: 9 KiB, as a tag has up to 256 characters."""
 
 L1_STALE = Step("l1", "stale")
 L1_FENCED = Step("l1", "stale", detail="fenced")

@@ -51,8 +51,10 @@ MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
 
 LANE_BYTES = MOST_UNTAKEN_BYTES - (10 << 10)
-"""The most bytes that may wait in a connection's buffers behind a value that the lane answers,
-without its head. So writing is never paused by the lane, whose answers wait for nothing."""
+"""The most bytes that wait in a connection's buffers and belong to values of the lane.
+
+Their heads come on top, 10 KiB at most. So the lane never pauses writing: its answers need not
+wait for their peer."""
 _OF_AIOHTTP = (
     "_buffer_paused",
     "_keepalive_timeout",
@@ -62,7 +64,7 @@ _OF_AIOHTTP = (
     "_upgraded",
     "_waiter",
 )
-"""The attributes of aiohttp's connection that the fast lane reads or sets, and that are not public."""
+"""The attributes of aiohttp's connection that the lane needs, and that are not public."""
 
 _parse = web.RequestHandler.data_received
 
@@ -372,10 +374,10 @@ class _Connection(web.RequestHandler):
         return at
 
     def _parse(self, data: bytes) -> None:
-        """Has aiohttp parse what came, and finds out whether its parser stands between requests then.
+        """Has aiohttp parse the data, and finds out whether its parser is between requests then.
 
-        It does if as many heads without a body have ended in the data as the data have ends of heads, and
-        the data end with one. (A paused parser keeps a part of the data.) If it stood between requests
+        It is if as many heads without a body have ended in the data as the data have ends of heads, and
+        the data end with one. (A paused parser keeps a part of the data.) If it was between requests
         before, these heads are the data, and the lane learns from them.
         """
         was_between, self._is_between = self._is_between, False

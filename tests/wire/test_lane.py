@@ -1,4 +1,4 @@
-"""The fast lane answers what aiohttp's way answers: the same bytes, counts and spans, and the same end of a connection."""
+"""The fast lane and aiohttp's way answer alike: bytes, counts, spans, ends of connections."""
 
 import asyncio
 import contextlib
@@ -134,7 +134,8 @@ def one_request(rng: random.Random) -> tuple[bytes, bool]:
 def one_connection(rng: random.Random) -> list[bytes]:
     """The pieces that are sent: requests, cut anywhere or nowhere.
 
-    A request that may be malformed begins a piece: aiohttp drops what it has read of the same piece before that.
+    A request that may be malformed begins a piece: aiohttp drops what it has read of the same piece
+    before that.
     """
     requests = [one_request(rng) for _ in range(rng.randint(1, 10))]
     closing = rng.choice(["", "Connection: close\r\n"])
@@ -150,9 +151,9 @@ def one_connection(rng: random.Random) -> list[bytes]:
 
 
 async def answers(site: Site, pieces: Sequence[bytes]) -> tuple[bytes, bool]:
-    """All bytes of a connection to which these pieces are sent, up to its end; and True if that was a reset.
+    """Returns all bytes that a connection brings, to which these pieces are sent, to its end.
 
-    With a reset, the system may have dropped the last bytes.
+    And True if that was a reset, with which the system may have dropped the last bytes.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     found = bytearray()
@@ -195,7 +196,7 @@ class Pair:
         return self.fast, self.slow
 
     async def same(self, pieces: Sequence[bytes]) -> bytes:
-        """What both answer to the pieces."""
+        """Returns the answer of both to the pieces."""
         (fast, is_reset), (slow, is_slow_reset) = [await answers(site, pieces) for site in self.sites]
         fast, slow = ID.sub(rb"\1-", fast), ID.sub(rb"\1-", slow)
         if is_reset or is_slow_reset:
@@ -243,7 +244,7 @@ def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def callers(*names: str) -> Callers:
-    """Anonymous callers may read pages; the one with the token may write them, too, until the clock has gone on."""
+    """Anonymous callers may read pages; the one with the token may do more, for five seconds."""
     until = datetime.fromtimestamp(START_US / SECONDS + 5, UTC)
     token = Token(hashlib.sha256(TOKEN.encode()).hexdigest(), until=until)
     named = {
@@ -303,7 +304,7 @@ async def test_random_connections_are_answered_alike(
 
 
 def change(site: Site, number: int) -> None:
-    """What moves on while connections come and go."""
+    """Makes one of the changes that happen while connections come and go."""
     match number % 4:
         case 0:
             site.paths.hot_keys.spread.hot[Key.of("pages", "held").digest] = 3
