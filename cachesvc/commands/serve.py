@@ -15,8 +15,8 @@ from cachesvc.app.embedded.set_up import embedded
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
-from cachesvc.config.addresses import address
-from cachesvc.config.service import Service, check_together
+from cachesvc.config.addresses import address, is_wildcard
+from cachesvc.config.service import Service, check_together, tokens_in_clear_text
 from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
@@ -37,6 +37,9 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         log.warning(said)
     for doubt in documents.doubts:
         log.warning("%s", doubt)
+    if documents.topology is not None:
+        for said in tokens_in_clear_text(service.server, documents.topology):
+            log.warning("%s", said)
     # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
     # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -84,12 +87,19 @@ async def _announce_and_serve(
 ) -> None:
     def ready(port: int, operations: str = "") -> None:
         server = service.server
-        url = f"{_scheme(server.tls)}://{address(server.host, port)}"
+        url = f"{_scheme(server.tls)}://{address(_host_to_ask(server.host), port)}"
         if operations:
+            host, _, number = operations.rpartition(":")
+            operations = address(_host_to_ask(host.strip("[]")), int(number))
             operations = f"{_scheme(server.operations.tls)}://{operations}"
         print(banner(service, topology, url, lines, operations=operations), flush=True)
 
     await app.serve(service, topology, topology_file=topology_file, ready=ready)
+
+
+def _host_to_ask(host: str) -> str:
+    """Returns a host that can be asked on this machine, where `host` may stand for all addresses."""
+    return "localhost" if is_wildcard(host) else host
 
 
 def _scheme(tls: ListenerTls) -> str:

@@ -141,6 +141,13 @@ def rates_of(callers: Callers | None) -> Iterator[tuple[str, Rates]]:
             yield name, one
 
 
+def has_secrets(callers: Callers | None) -> bool:
+    """True if there are callers that show a token, which whoever reads it can show, too."""
+    return callers is not None and bool(
+        callers.issuers or any(caller.tokens for caller in callers.named.values())
+    )
+
+
 EVERYTHING = tuple(Scope(action, "*") for action in Action)
 """The scopes of everybody on an instance without `callers`."""
 

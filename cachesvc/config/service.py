@@ -8,7 +8,7 @@ of a document are raised at once.
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
 from cachesvc.config.bearer import bearer_headers
-from cachesvc.config.callers import Callers, check_anonymous
+from cachesvc.config.callers import Callers, check_anonymous, has_secrets
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
@@ -515,6 +515,22 @@ def note_anonymous(server: Server, callers: Callers | None, found: Mistakes) -> 
                 check_anonymous(host, callers, path)
             except ConfigError as error:
                 found.note(error.path, error.why)
+
+
+def tokens_in_clear_text(server: Server, topology: Topology) -> Iterator[str]:
+    """Yields a sentence for each port to which tokens come in clear text from other machines.
+
+    It is no mistake: something in front of the instance may end TLS.
+    """
+    if not has_secrets(topology.callers):
+        return
+    for listener, name in ((server, "server"), (server.operations, "server.operations")):
+        if listener.port is not None and not is_loopback(listener.host) and not listener.tls.cert:
+            yield (
+                f"{name} speaks plain HTTP at {listener.host!r}, which other machines may reach: callers' tokens"
+                f" can be read on the way. Give it a certificate ({name}.tls.cert), unless something in front of"
+                " it ends TLS"
+            )
 
 
 def note_unlikely(

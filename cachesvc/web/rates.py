@@ -114,7 +114,9 @@ class Meter:
         self._allowed_hits = self._allowed_bytes = 0.0
         """The amounts of these at which the meter must look at its buckets."""
         self._settle_at = 0.0
-        self._new = lambda what, rate: Counted(Limit(of, name, what), rate, instances, now)
+        self._new: Callable[[str, Rate | ByteRate], Counted] = lambda what, rate: Counted(
+            Limit(of, name, what), rate, instances, now
+        )
         self.change(rates, now())
 
     def __repr__(self) -> str:
