@@ -51,7 +51,8 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
 
     The action is `read`, `write`, `invalidate`, `explain`, `observe` or `admin`; the namespace is a
     name, the beginning of names and `*` (`shop-*`), or `*`. A third part limits it to partitions:
-    `read:pages:ws-*`."""
+    `read:pages:ws-*`. `admin` gives nothing today: it is for routes that change the deployment itself
+    (a control plane), of which there are none yet."""
     tokens: tuple[Token, ...] = ()
     """The bearer tokens that show this identity, at most two.
 
