@@ -94,7 +94,9 @@ class Backends:
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
-        access = redis_access(service.redis, certificates.clients("redis"))
+        redis_tls = certificates.clients("redis")
+        cell_access = redis_access(service.redis, "cells", redis_tls)
+        queue_access = redis_access(service.redis, "queues", redis_tls)
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
@@ -115,7 +117,7 @@ class Backends:
                 placement=under,
                 nonce=lambda: mark + secrets.token_hex(6),
                 issuers=issuers,
-                access=access,
+                access=cell_access,
             )
             for name, cell in topology.cells.items()
         }
@@ -138,20 +140,20 @@ class Backends:
                 skew=skew,
                 follower=me,
                 incarnation=self.incarnation,
-                access=access,
+                access=queue_access,
             )
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
         self.changes = RedisChanges(
-            here.queue, service.region, decode=read_event, retention=retention, access=access
+            here.queue, service.region, decode=read_event, retention=retention, access=queue_access
         )
         self.shares = RedisShares(
             here.queue,
             service.region,
             service.instance,
             instances=instances_of(service.region, topology),
-            access=access,
+            access=queue_access,
         )
         origins_tls = certificates.clients("origins")
         self._origins = {

@@ -21,7 +21,7 @@ from cachesvc.config.callers import Callers, check_anonymous, has_secrets
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
-from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
+from cachesvc.config.logins import RedisLogins, check_memcached_auth, check_redis_logins
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
@@ -311,7 +311,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to cells."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
-    redis: RedisLogin = field(default_factory=RedisLogin)
+    redis: RedisLogins = field(default_factory=RedisLogins)
     """The user for cells and queues."""
     tls: ClientTls = field(default_factory=ClientTls)
     """The certificates for connections to all servers."""
@@ -421,7 +421,7 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
-        check_redis_login(service.redis, found)
+        check_redis_logins(service.redis, found)
         check_listener(service.server.tls, "$.server.tls", found)
         check_listener(service.server.operations.tls, "$.server.operations.tls", found)
         check_clients(service.tls, "$.tls", found)

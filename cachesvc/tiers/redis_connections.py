@@ -30,7 +30,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -42,7 +42,7 @@ from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from cachesvc.config.logins import RedisLogin, redis_credentials
+from cachesvc.config.logins import RedisLogin, RedisLogins, login_for, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
@@ -67,14 +67,16 @@ While no master has the name, each refused write would else interrupt every read
 class Login(CredentialProvider):
     """Tells redis-py the user and password for each new connection."""
 
-    def __init__(self, login: RedisLogin) -> None:
+    def __init__(self, login: RedisLogin, path: str = "$.redis") -> None:
+        """`path` is that of the login in the service document."""
         self._login = login
+        self._path = path
 
     def __repr__(self) -> str:
         return f"<Login {self._login.user or 'default'}>"
 
     def get_credentials(self) -> Any:
-        return redis_credentials(self._login)
+        return redis_credentials(self._login, self._path)
 
     async def get_credentials_async(self) -> Any:
         if not self._login.password_file:
@@ -109,10 +111,11 @@ class Access(NamedTuple):
 DEFAULT_ACCESS = Access()
 
 
-def access_of(login: RedisLogin, tls: ssl.SSLContext | None) -> Access:
-    """Returns the access that these settings give."""
+def access_of(logins: RedisLogins, kind: Literal["cells", "queues"], tls: ssl.SSLContext | None) -> Access:
+    """Returns the access to one kind of server that these settings give."""
+    path, login = login_for(logins, kind)
     is_given = login.password or login.password_file
-    return Access(tls, Login(login) if is_given else None)
+    return Access(tls, Login(login, path) if is_given else None)
 
 
 def is_demotion(error: Exception) -> bool:
