@@ -98,7 +98,7 @@ async def _announce_and_serve(
 
 
 def _host_to_ask(host: str) -> str:
-    """Returns a host that can be asked on this machine, where `host` may stand for all addresses."""
+    """Returns a host to ask on this machine; `host` may stand for all its addresses."""
     return "localhost" if is_wildcard(host) else host
 
 

@@ -527,9 +527,9 @@ def tokens_in_clear_text(server: Server, topology: Topology) -> Iterator[str]:
     for listener, name in ((server, "server"), (server.operations, "server.operations")):
         if listener.port is not None and not is_loopback(listener.host) and not listener.tls.cert:
             yield (
-                f"{name} speaks plain HTTP at {listener.host!r}, which other machines may reach: callers' tokens"
-                f" can be read on the way. Give it a certificate ({name}.tls.cert), unless something in front of"
-                " it ends TLS"
+                f"{name} speaks plain HTTP at {listener.host!r}, which other machines may reach:"
+                f" callers' tokens can be read on the way. Give it a certificate ({name}.tls.cert), unless"
+                " something in front of it ends TLS"
             )
 
 

@@ -24,7 +24,7 @@ class Action(StrEnum):
     EXPLAIN = "explain"
     OBSERVE = "observe"
     ADMIN = "admin"
-    """For routes that change the deployment itself, of which there are none yet: it gives nothing."""
+    """For routes that change the deployment itself. There are none yet, so it gives nothing."""
 
 
 _ACTIONS = frozenset(Action)

@@ -120,7 +120,7 @@ def wrong_port(right: Port, asked: str) -> NoReturn:
 
 
 class Elsewhere:
-    """The handler of a route that the other port serves; it raises `RequestError` (`wrong-port`)."""
+    """The handler of a route that the other port serves. It raises `RequestError`."""
 
     def __init__(self, other: Callable[[], Port]) -> None:
         self._other = other

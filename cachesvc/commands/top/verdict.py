@@ -42,7 +42,7 @@ def troubles(picture: Picture) -> Sequence[str]:
 
 
 def _says_more(trouble: str, said: str) -> bool:
-    """True if an instance's trouble is what was said of a silent server, and what to do about it."""
+    """True if a trouble repeats what was said of a silent server, with what to do about it."""
     server, silent, remedy = trouble.partition(SILENT)
     return bool(silent) and remedy.startswith(":") and said.startswith(server + silent)
 

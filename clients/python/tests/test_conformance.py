@@ -190,7 +190,7 @@ def ring_order(given: dict[str, Any]) -> list[str]:
 
 
 def spread(given: dict[str, Any]) -> list[str]:
-    """Returns the instances in the order of the ring, if each has as many of the reads as the others."""
+    """Returns the instances in ring order, if each has as many reads as the others."""
     names = {f"http://10.0.0.{nth}:8080": name for nth, name in enumerate(given["instances"])}
     known = learned(Region(urls_of(next(iter(names))), Random(1)), {name: url for url, name in names.items()})
     key = target_digest(given["key"])
