@@ -110,7 +110,9 @@ class Backends:
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
-        access = redis_access(service.redis, service.sentinel, certificates.clients("redis"))
+        redis_tls = certificates.clients("redis")
+        cell_access = redis_access(service.redis, "cells", service.sentinel, redis_tls)
+        queue_access = redis_access(service.redis, "queues", service.sentinel, redis_tls)
         self._gutter = (
             Sharded(
                 _ring(here.gutter),
@@ -139,7 +141,7 @@ class Backends:
                 placement=under,
                 nonce=lambda: mark + secrets.token_hex(6),
                 issuers=issuers,
-                access=access,
+                access=cell_access,
                 breaker=self._cell_breakers.add(name),
             )
             for name, cell in topology.cells.items()
@@ -163,7 +165,7 @@ class Backends:
                 skew=skew,
                 follower=me,
                 incarnation=self.incarnation,
-                access=access,
+                access=queue_access,
                 breaker=self._queue_breakers.add(name),
             )
             for name, region in topology.regions.items()
@@ -174,7 +176,7 @@ class Backends:
             service.region,
             decode=read_event,
             retention=retention,
-            access=access,
+            access=queue_access,
             breaker=self._queue_breakers[service.region],
         )
         self.shares = RedisShares(
@@ -182,7 +184,7 @@ class Backends:
             service.region,
             service.instance,
             instances=instances_of(service.region, topology),
-            access=access,
+            access=queue_access,
         )
         origins_tls = certificates.clients("origins")
         self._origins = {

@@ -1,8 +1,8 @@
 """Reads the topology document again while an instance runs: what may change meanwhile.
 
-    changed, and right   ──► `callers`, `rates` and the numbers of `origin_budget` are in force at once
-    changed, and wrong   ──► those before stay in force; log, metric and /readyz?verbose say so
-    `callers` are gone   ──► the same: an instance must not open its door because of a slip
+    changed, and right ──► `callers`, `rates` and the numbers of `origin_budget` are in force
+    changed, and wrong ──► those before stay in force; log, metric and /readyz?verbose say so
+    `callers` are gone ──► the same: an instance must not open its door because of a slip
 
 The rest of the document is read at the start only.
 """

@@ -69,7 +69,7 @@ def reach_of(options: argparse.Namespace) -> Reach:
     certificates = Certificates(service)
     reach = Reach(
         certificates.clients("instances") or True,
-        access_of(service.redis, service.sentinel, certificates.clients("redis")),
+        access_of(service.redis, "queues", service.sentinel, certificates.clients("redis")),
     )
     if certificates.is_used:
         threading.Thread(target=_watch, args=(certificates,), name="certificates", daemon=True).start()

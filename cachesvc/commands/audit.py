@@ -22,10 +22,9 @@ from rich.text import Text
 
 from cachesvc.changes.audit_trail import AuditRecord
 from cachesvc.commands.access import Reach, add_access, reach_of
-from cachesvc.commands.arguments import add_topology, duration, fail, instance_url, utf8
+from cachesvc.commands.arguments import duration, fail, utf8
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
-from cachesvc.commands.documents import given_topology
-from cachesvc.commands.top.deployment import DEFAULT_URL, ask_for_deployment, deployment_of
+from cachesvc.commands.top.deployment import add_deployment, ask_for_deployment, declared_in, urls_in
 from cachesvc.commands.top.scrape import Asker
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable, printable_in
@@ -70,12 +69,7 @@ class Silence(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add_topology(parser, environ, "It names the instances; all are asked.")
-    add(
-        "--url",
-        default="",
-        help=f"The URL of an instance, which names the others (default, without --topology: {DEFAULT_URL}).",
-    )
+    add_deployment(parser, environ, "It names the instances; all are asked.")
     add_token(parser, environ)
     add_access(parser, environ)
     add("--namespace", default="", type=utf8, help="Only records of this namespace.")
@@ -128,13 +122,8 @@ async def _run(options: argparse.Namespace, credential: Credential, reach: Reach
 
 async def _addresses(options: argparse.Namespace, http: aiohttp.ClientSession) -> Mapping[str, str]:
     """The base URL of each instance's operations by its name. Raises `ConfigError`."""
-    if options.url or options.topology is None:
-        url = instance_url(options.url or DEFAULT_URL)
-        return (await ask_for_deployment(Asker(http), [url])).instances
-    found = deployment_of(given_topology(options.topology)).instances
-    if not found:
-        raise ConfigError(str(options.topology), "names no instances: give one with --url")
-    return found
+    declared = declared_in(options)
+    return (declared or await ask_for_deployment(Asker(http), urls_in(options))).instances
 
 
 async def _pages(

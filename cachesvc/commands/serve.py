@@ -21,8 +21,8 @@ from cachesvc.commands import documents
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
-from cachesvc.config.addresses import address
-from cachesvc.config.service import Service, check_together
+from cachesvc.config.addresses import address, is_wildcard
+from cachesvc.config.service import Service, check_together, tokens_in_clear_text
 from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker, count_of, names_of, part_of, workers_of
@@ -59,6 +59,9 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         log.warning(said)
     for doubt in documents.doubts:
         log.warning("%s", doubt)
+    if documents.topology is not None:
+        for said in tokens_in_clear_text(service.server, documents.topology):
+            log.warning("%s", said)
     # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
     # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -119,7 +122,11 @@ async def _announce_and_serve(
     service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
 ) -> None:
     def ready(port: int, operations: str = "") -> None:
-        _announce(service, topology, lines, address(service.server.host, port), operations)
+        at = address(_host_to_ask(service.server.host), port)
+        if operations:
+            host, _, number = operations.rpartition(":")
+            operations = address(_host_to_ask(host.strip("[]")), int(number))
+        _announce(service, topology, lines, at, operations)
 
     await app.serve(service, topology, topology_file=topology_file, ready=ready)
 
@@ -166,8 +173,8 @@ def _supervise(
         return _run(own, _serve_as(own, topology, topology_file, worker, serves))
 
     def serving() -> None:
-        at = address(operations.host, operations.port) if operations.port else ""
-        _announce(service, topology, lines, address(server.host, server.port), at)
+        at = address(_host_to_ask(operations.host), operations.port) if operations.port else ""
+        _announce(service, topology, lines, address(_host_to_ask(server.host), server.port), at)
 
     stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
     return Supervisor(names_of(service), work, serving=serving, stop_seconds=stop_seconds).run()
@@ -210,6 +217,11 @@ def _announce(
     if operations:
         operations = f"{_scheme(server.operations.tls)}://{operations}"
     print(banner(service, topology, url, lines, operations=operations), flush=True)
+
+
+def _host_to_ask(host: str) -> str:
+    """Returns a host to ask on this machine; `host` may stand for all its addresses."""
+    return "localhost" if is_wildcard(host) else host
 
 
 def _scheme(tls: ListenerTls) -> str:

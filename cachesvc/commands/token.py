@@ -1,6 +1,6 @@
 """`cachesvc token new` makes a bearer token; `cachesvc token check` says what one may do.
 
-The token goes to stdout, and the lines for the topology document to stderr:
+The token goes to stdout, and the lines for `callers.named` of the topology document to stderr:
 
     cachesvc token new --name checkout --scope read:pages > checkout.token
 """
@@ -76,9 +76,10 @@ def _lines(name: str, caller: NamedCaller) -> str:
     (token,) = caller.tokens
     end = f"\n          until: {token.until.isoformat()}" if token.until else ""
     return (
-        "The token is shown this once. Give it to its caller, and the topology document these lines. If the"
-        " caller has a token already, put this one first and give the older one an `until`.\n\n"
-        f"callers:\n  named:\n    {json.dumps(name)}:\n      scopes: {json.dumps(caller.scopes)}\n"
+        "The token is shown this once: give it to its caller. The topology document gets these lines, below"
+        " `callers:` and `  named:`. If the caller stands there already, it gets the last line"
+        f"{'s' if end else ''} only, as its first token, and the older token gets an `until`.\n\n"
+        f"    {json.dumps(name)}:\n      scopes: {json.dumps(caller.scopes)}\n"
         f"      tokens:\n        - sha256: {token.sha256}{end}"
     )
 

@@ -45,6 +45,14 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_wildcard(host: str) -> bool:
+    """True if the host stands for all addresses of a machine: nobody can ask it."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
+
+
 def host_fault(host: str) -> str:
     """Says what is wrong with a host alone: a name, an IPv4 address, or an IPv6 address."""
     if not host:

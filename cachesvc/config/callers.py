@@ -51,7 +51,8 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
 
     The action is `read`, `write`, `invalidate`, `explain`, `observe` or `admin`; the namespace is a
     name, the beginning of names and `*` (`shop-*`), or `*`. A third part limits it to partitions:
-    `read:pages:ws-*`."""
+    `read:pages:ws-*`. `admin` gives nothing today: it is for routes that change the deployment itself
+    (a control plane), of which there are none yet."""
     tokens: tuple[Token, ...] = ()
     """The bearer tokens that show this identity, at most two.
 
@@ -139,6 +140,13 @@ def rates_of(callers: Callers | None) -> Iterator[tuple[str, Rates]]:
     for name, one in rates.items():
         if one is not None:
             yield name, one
+
+
+def has_secrets(callers: Callers | None) -> bool:
+    """True if there are callers that show a token, which whoever reads it can show, too."""
+    return callers is not None and bool(
+        callers.issuers or any(caller.tokens for caller in callers.named.values())
+    )
 
 
 EVERYTHING = tuple(Scope(action, "*") for action in Action)

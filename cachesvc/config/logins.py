@@ -1,8 +1,9 @@
 """Users and passwords for Redis and memcached servers. No message repeats a password."""
 
 from pathlib import Path
+from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from cachesvc.config.document import Secret
 from cachesvc.config.mistakes import Mistakes
@@ -13,10 +14,7 @@ LONGEST_FILE = 4096
 
 
 class RedisLogin(Struct, frozen=True, forbid_unknown_fields=True):
-    """The user (of its ACL) that cells and queues know this instance as.
-
-    A server whose URL holds a user or a password is given those instead.
-    """
+    """A user of Redis's ACL, as which servers know this instance."""
 
     user: str = ""
     """The name of the user. Empty: `default`, Redis's name for one that names none."""
@@ -27,6 +25,25 @@ class RedisLogin(Struct, frozen=True, forbid_unknown_fields=True):
     connection: a new password needs no restart."""
 
 
+class RedisLogins(RedisLogin, frozen=True, forbid_unknown_fields=True):
+    """The user (of its ACL) that cells and queues know this instance as.
+
+    A server whose URL holds a user or a password is given those instead. A block for one kind of server
+    stands in place of the fields here, whole, if any of its fields is given.
+    """
+
+    cells: RedisLogin = field(default_factory=RedisLogin)
+    """For cells."""
+    queues: RedisLogin = field(default_factory=RedisLogin)
+    """For queues."""
+
+
+def login_for(logins: RedisLogins, kind: Literal["cells", "queues"]) -> tuple[str, RedisLogin]:
+    """Returns the path and the login that hold for one kind of server."""
+    own: RedisLogin = getattr(logins, kind)
+    return ("$.redis", logins) if own == RedisLogin() else (f"$.redis.{kind}", own)
+
+
 def line_of(file: str) -> str:
     """Returns the first line of a file that holds a secret. Raises `OSError` and `ValueError`."""
     with Path(file).open(encoding="utf-8") as opened:
@@ -34,6 +51,16 @@ def line_of(file: str) -> str:
     if not line:
         raise ValueError(f"{file} begins with an empty line: its first line is the secret")
     return line
+
+
+def check_redis_logins(logins: RedisLogins, found: Mistakes) -> None:
+    """Notes what is wrong with the logins, or with their files."""
+    for path, login in (
+        ("$.redis", logins),
+        ("$.redis.cells", logins.cells),
+        ("$.redis.queues", logins.queues),
+    ):
+        check_redis_login(login, path, found)
 
 
 def check_redis_login(login: RedisLogin, path: str, found: Mistakes) -> None:
@@ -101,13 +128,15 @@ def auth_command(auth: str) -> bytes:
     return b"set auth 0 0 %d\r\n%b\r\n" % (len(data), data)
 
 
-def redis_credentials(login: RedisLogin) -> tuple[str, ...]:
+def redis_credentials(login: RedisLogin, path: str) -> tuple[str, ...]:
     """Returns user and password, or the password alone, as AUTH takes them. Reads the file.
+
+    `path` is that of the login in the service document.
 
     Raises `ConfigError`, which names the file.
     """
     try:
         password = line_of(login.password_file) if login.password_file else login.password
     except (OSError, ValueError) as error:
-        raise ConfigError("$.redis.password_file", f"cannot be used: {error}") from None
+        raise ConfigError(f"{path}.password_file", f"cannot be used: {error}") from None
     return (login.user, password) if login.user else (password,)

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
 from cachesvc.config.bearer import bearer_headers
-from cachesvc.config.callers import Callers, check_anonymous
+from cachesvc.config.callers import Callers, check_anonymous, has_secrets
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
-from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
+from cachesvc.config.logins import RedisLogins, check_memcached_auth, check_redis_logins
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
@@ -351,7 +351,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """When servers that fail are left alone."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
-    redis: RedisLogin = field(default_factory=RedisLogin)
+    redis: RedisLogins = field(default_factory=RedisLogins)
     """The user for cells and queues."""
     sentinel: RedisLogin = field(default_factory=RedisLogin)
     """The user for the sentinels of cells and queues, if these want one."""
@@ -468,7 +468,7 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         _check_breakers(service.breakers, found)
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
-        check_redis_login(service.redis, "$.redis", found)
+        check_redis_logins(service.redis, found)
         check_redis_login(service.sentinel, "$.sentinel", found)
         check_listener(service.server.tls, "$.server.tls", found)
         check_listener(service.server.operations.tls, "$.server.operations.tls", found)
@@ -563,6 +563,22 @@ def note_anonymous(server: Server, callers: Callers | None, found: Mistakes) -> 
                 check_anonymous(host, callers, path)
             except ConfigError as error:
                 found.note(error.path, error.why)
+
+
+def tokens_in_clear_text(server: Server, topology: Topology) -> Iterator[str]:
+    """Yields a sentence for each port to which tokens come in clear text from other machines.
+
+    It is no mistake: something in front of the instance may end TLS.
+    """
+    if not has_secrets(topology.callers):
+        return
+    for listener, name in ((server, "server"), (server.operations, "server.operations")):
+        if listener.port is not None and not is_loopback(listener.host) and not listener.tls.cert:
+            yield (
+                f"{name} speaks plain HTTP at {listener.host!r}, which other machines may reach:"
+                f" callers' tokens can be read on the way. Give it a certificate ({name}.tls.cert), unless"
+                " something in front of it ends TLS"
+            )
 
 
 def note_unlikely(

@@ -24,6 +24,7 @@ class Action(StrEnum):
     EXPLAIN = "explain"
     OBSERVE = "observe"
     ADMIN = "admin"
+    """For routes that change the deployment itself. There are none yet, so it gives nothing."""
 
 
 _ACTIONS = frozenset(Action)

@@ -5,6 +5,8 @@ An instance tells what it sees itself. `top` says at which instances, in the sam
 
 from cachesvc.telemetry.link_faults import repairable
 
+SILENT = " does not answer"
+
 
 def server_trouble(server: str, why: str) -> str:
     """A server, such as `cell eu-1`, does not have what it needs."""
@@ -30,7 +32,7 @@ def silent_origin(namespace: str) -> str:
 def _silent(server: str, why: str) -> str:
     """A server gives no answer; of the reason, the part is told that says what to do."""
     remedy = repairable(why)
-    return f"{server} does not answer" + (f": {remedy}" if remedy else "")
+    return f"{server}{SILENT}" + (f": {remedy}" if remedy else "")
 
 
 CUT_OFF = (

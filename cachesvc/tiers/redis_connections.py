@@ -30,7 +30,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -43,7 +43,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.config.addresses import Watched, address, watched_in
-from cachesvc.config.logins import RedisLogin, redis_credentials
+from cachesvc.config.logins import RedisLogin, RedisLogins, login_for, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
@@ -69,14 +69,16 @@ While no master has the name, each refused write would else interrupt every read
 class Login(CredentialProvider):
     """Tells redis-py the user and password for each new connection."""
 
-    def __init__(self, login: RedisLogin) -> None:
+    def __init__(self, login: RedisLogin, path: str = "$.redis") -> None:
+        """`path` is that of the login in the service document."""
         self._login = login
+        self._path = path
 
     def __repr__(self) -> str:
         return f"<Login {self._login.user or 'default'}>"
 
     def get_credentials(self) -> Any:
-        return redis_credentials(self._login)
+        return redis_credentials(self._login, self._path)
 
     async def get_credentials_async(self) -> Any:
         if not self._login.password_file:
@@ -118,11 +120,19 @@ class Access(NamedTuple):
 DEFAULT_ACCESS = Access()
 
 
-def access_of(login: RedisLogin, sentinel: RedisLogin, tls: ssl.SSLContext | None) -> Access:
-    """Returns the access that these settings give to servers and to their sentinels."""
-    return Access(
-        tls, *(Login(one) if one.password or one.password_file else None for one in (login, sentinel))
-    )
+def access_of(
+    logins: RedisLogins,
+    kind: Literal["cells", "queues"],
+    sentinel: RedisLogin,
+    tls: ssl.SSLContext | None,
+) -> Access:
+    """Returns the access that these settings give to one kind of server, and to its sentinels."""
+    path, login = login_for(logins, kind)
+    return Access(tls, _login(login, path), _login(sentinel, "$.sentinel"))
+
+
+def _login(login: RedisLogin, path: str) -> Login | None:
+    return Login(login, path) if login.password or login.password_file else None
 
 
 def is_demotion(error: Exception) -> bool:

@@ -16,6 +16,18 @@ SETTINGS = ("save", "min-replicas-to-write", "min-replicas-max-lag")
 COMMANDS: tuple[tuple[Any, ...], ...] = (("TIME",), ("INFO", "default"), ("CONFIG", "GET", *SETTINGS))
 
 
+def certain_offset_us(theirs_us: int, sent_us: int, received_us: int) -> int:
+    """Returns how far a server's clock is off for certain: less half of the exchange's time.
+
+    A server that is far away, or an exchange that waited for a connection, then shows no offset.
+    """
+    return _beyond(theirs_us - (sent_us + received_us) // 2, (received_us - sent_us) // 2)
+
+
+def _beyond(offset_us: int, within_us: int) -> int:
+    return max(0, offset_us - within_us) if offset_us > 0 else min(0, offset_us + within_us)
+
+
 class RedisReport(Struct, frozen=True):
     """One server's report on itself."""
 
@@ -29,6 +41,11 @@ class RedisReport(Struct, frozen=True):
     """Half of the exchange's time, by which the offset can be wrong."""
     dead_letters: int | None = None
     """The length of `changes:dead`; None for a server that is no queue."""
+
+    @property
+    def certain_offset_us(self) -> int:
+        """How far the server's clock is off for certain."""
+        return _beyond(self.clock_offset_us, self.within_us)
 
     @property
     def memory_used_bytes(self) -> int | None:

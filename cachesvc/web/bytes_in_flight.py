@@ -12,7 +12,8 @@ are expected to bring. Else many portions that are asked at once would each find
 many times over. A portion without room waits for the end of another one.
 
 Where there are several namespaces, each may hold its share of that (`shares.py`), of the bodies
-that come in pieces and of values: the large answers of one do not refuse those of another.
+that come in pieces, of values, and of answers that are not taken: the large answers of one, and its
+slow readers, do not refuse those of another.
 """
 
 import asyncio

@@ -14,8 +14,9 @@ may not open as many files.
 An answer that its peer does not take stays in the buffer of its connection. From the moment at
 which the transport pauses writing (64 KiB are waiting) its bytes are counted, and it has
 `server.request_timeout`, and a second more for every `least_read_rate` bytes, to be taken; then the
-connection is aborted. If all such bytes together are too many, the connections that have waited
-longest are aborted first.
+connection is aborted. If all such bytes together are too many, connections of the namespace that
+has most of them are aborted, those first that have waited longest. They are counted for their
+namespace, whose other bodies then have less room (`bytes_in_flight.py`).
 
 A head that has not ended is parsed already, and so are requests that wait behind a slow one of
 their connection. Their bytes are counted, too; if they find no room, their own connection is
@@ -28,6 +29,7 @@ import asyncio
 import heapq
 import logging
 import resource
+from collections import Counter
 from typing import Protocol
 
 from cachesvc.config.service import Server
@@ -75,6 +77,11 @@ class Connection(Protocol):
         """Returns the bytes in its buffers."""
         ...
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of the request that began last; empty if it names none."""
+        ...
+
 
 class Connections:
     """The open connections. `start` and `stop` are called once each, on the loop that serves."""
@@ -90,8 +97,9 @@ class Connections:
         self._least_rate = limits.least_read_rate
         self._in_flight = in_flight
         self._by_peer: dict[str, dict[Connection, None]] = {}
-        self._waiting: dict[Connection, tuple[float, int]] = {}
-        """Connection → the end of its answer's time, and the bytes counted for it; oldest first."""
+        self._waiting: dict[Connection, tuple[float, int, str]] = {}
+        """Connection → the end of its answer's time, and the bytes counted for it, and for which
+        namespace; oldest first."""
         self._heads: dict[Connection, float] = {}
         """Connection → the end of the time of its head, which has begun; oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -237,8 +245,10 @@ class Connections:
         if not size or connection in self._waiting:
             return
         loop = asyncio.get_running_loop()
-        self._waiting[connection] = (loop.time() + self._seconds + size / self._least_rate, size)
+        ends = loop.time() + self._seconds + size / self._least_rate
+        self._waiting[connection] = ends, size, (namespace := connection.namespace)
         self._in_flight.held += size
+        self._in_flight.count(namespace, size)
         self._start_timer()
         if self._in_flight.held > self._in_flight.most:
             self._in_flight.note_full()
@@ -248,17 +258,24 @@ class Connections:
     def taken(self, connection: Connection) -> None:
         """Notes that the peer has taken what waited, or has gone."""
         if (waiting := self._waiting.pop(connection, None)) is not None:
-            self._in_flight.held -= waiting[1]
+            _, size, namespace = waiting
+            self._in_flight.held -= size
+            self._in_flight.count(namespace, -size)
 
     def _make_room(self) -> None:
         while self._waiting and self._in_flight.held > self._in_flight.most:
-            self._abort(next(iter(self._waiting)), "there is no room for it any more")
+            waiting: Counter[str] = Counter()
+            for _, size, namespace in self._waiting.values():
+                waiting[namespace] += size
+            most = waiting.most_common(1)[0][0]
+            oldest = next(one for one, (_, _, namespace) in self._waiting.items() if namespace == most)
+            self._abort(oldest, "there is no room for it any more")
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         with self.loop.step():
             now = loop.time()
-            for connection, (ends, _) in list(self._waiting.items()):
+            for connection, (ends, _, _) in list(self._waiting.items()):
                 if not connection.unsent():
                     self.taken(connection)
                 elif ends <= now:

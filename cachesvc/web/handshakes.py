@@ -106,6 +106,10 @@ class Handshake(asyncio.Protocol):
     def idle_since(self) -> float | None:
         return self._began
 
+    @property
+    def namespace(self) -> str:
+        return ""
+
     def close_idle(self) -> None:
         self.abort()
 

@@ -28,6 +28,7 @@ from cachesvc.web.lane import END_OF_HEAD, Lane, PlainRead
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.limits import MAX_HEADER_LINE
+from cachesvc.web.routing import place_of
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,7 @@ class _Server(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        protocol.begins(payload)  # type: ignore[attr-defined]  # it is a `_Connection`
+        protocol.begins(message, payload)  # type: ignore[attr-defined]  # it is a `_Connection`
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 
@@ -269,6 +270,7 @@ class _Connection(web.RequestHandler):
         "_most_head_bytes",
         "_peer",
         "_socket",
+        "_target",
         "_unbegun",
         "_unended",
         "body",
@@ -292,8 +294,10 @@ class _Connection(web.RequestHandler):
         self._peer = ""
         self._socket: asyncio.Transport | None = None
         """The transport, also while it closes."""
+        self._target = ""
+        """The target of the request that began last."""
         self.body: StreamReader | None = None
-        """The body of the request that began last."""
+        """The body of that request."""
         self._unended = 0
         """The bytes that are counted of the head that has not ended."""
         self._unbegun = 0
@@ -452,8 +456,16 @@ class _Connection(web.RequestHandler):
         body = self._messages[-1][1] if self._messages else self.body
         return body is not None and not body.is_eof()
 
-    def begins(self, body: StreamReader) -> None:
+    @property
+    def namespace(self) -> str:
+        try:
+            return place_of(self._target, lambda *_: None).namespace
+        except RequestError:
+            return ""
+
+    def begins(self, message: RawRequestMessage, body: StreamReader) -> None:
         """Notes that the next request begins, whose body this is."""
+        self._target = message.path
         self.body = body
         if self._unbegun and not self._messages:
             self._callers.begun(self._unbegun - self._unended)

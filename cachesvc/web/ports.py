@@ -6,7 +6,8 @@
 
 Without an operations port (`server.operations.port`) the data port serves every route. With one, a
 request to the wrong port is refused with 421 `wrong-port`, which names the right one, and the data
-port shows of the topology only what clients need: the instances.
+port shows of the topology only what clients need: the instances. Who shows a known identity is told
+so whatever its scopes are; for a path with a namespace, if it may do anything there.
 
 A port has its own listening sockets, names, and connections with their limits. So probes and
 metrics are answered on the operations port however crowded the data port is.
@@ -14,10 +15,11 @@ metrics are answered on the operations port however crowded the data port is.
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, TypeAlias
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from cachesvc.config.addresses import address
+from cachesvc.config.addresses import address, is_wildcard
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.connections import Connections
@@ -94,22 +96,32 @@ class Port:
 
 def only(served: frozenset[Kind], calls: Calls, other: Callable[[], Port]) -> Calls:
     """Returns the table of a port that serves `served`; all other places are those of `other`."""
-    refuse = _refusing(other)
+    refuse = Elsewhere(other)
     return {
         kind: methods if kind in served else {method: (name, refuse) for method, (name, _) in methods.items()}
         for kind, methods in calls.items()
     }
 
 
-def wrong_port(right: Port) -> NoReturn:
-    """Raises `RequestError` (`wrong-port`)."""
-    raise RequestError(
-        ProblemKind.WRONG_PORT, f"this instance answers it on its {right.name}, {right.address}"
-    )
+def wrong_port(right: Port, asked: str) -> NoReturn:
+    """Raises `RequestError` (`wrong-port`), which names an address that the caller can ask.
+
+    `asked`: the `Host` of the request. If the right port is bound to all addresses of this machine, the
+    one by which the caller has reached it is one of them.
+    """
+    host, _, port = right.address.rpartition(":")
+    if is_wildcard(host.strip("[]")) and (reached := urlsplit(f"//{asked}").hostname):
+        at = address(reached, int(port))
+    else:
+        at = right.address
+    raise RequestError(ProblemKind.WRONG_PORT, f"this instance answers it on its {right.name}, {at}")
 
 
-def _refusing(other: Callable[[], Port]) -> Handler:
-    async def refuse(_: web.BaseRequest, __: Place) -> Reply:
-        wrong_port(other())
+class Elsewhere:
+    """The handler of a route that the other port serves. It raises `RequestError`."""
 
-    return refuse
+    def __init__(self, other: Callable[[], Port]) -> None:
+        self._other = other
+
+    async def __call__(self, request: web.BaseRequest, _: Place) -> Reply:
+        wrong_port(self._other(), request.headers.get("Host", ""))

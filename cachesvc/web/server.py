@@ -47,7 +47,7 @@ from cachesvc.web.inspections import Inspections
 from cachesvc.web.lane import Lane, PlainRead
 from cachesvc.web.listener import Listener, plain_read_of
 from cachesvc.web.overload import Overload
-from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Handler, Port, only
+from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Elsewhere, Handler, Port, only
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
@@ -330,7 +330,8 @@ class Web:
                 else:
                     check_header_bytes(request.raw_headers, self._limits.max_header_bytes)
                     hosts.check(request.headers.get("Host"))
-                    self.door.check(grant, ROUTES[operation], place)
+                    if not isinstance(handler, Elsewhere):
+                        self.door.check(grant, ROUTES[operation], place)
                     span = (
                         spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
                     )

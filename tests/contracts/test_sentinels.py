@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
-from cachesvc.config.logins import RedisLogin
+from cachesvc.config.logins import RedisLogin, RedisLogins
 from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Key
@@ -146,7 +146,9 @@ def guarded(tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
 
 async def test_sentinels_with_tls_and_a_login_of_their_own(guarded: tuple[str, ssl.SSLContext]) -> None:
     url, context = guarded
-    access = access_of(RedisLogin(password="of-servers"), RedisLogin(password="of-sentinels"), context)
+    access = access_of(
+        RedisLogins(password="of-servers"), "cells", RedisLogin(password="of-sentinels"), context
+    )
     async with cell_at(url, access) as cell:
         await fenced(cell)
     scheme, _, rest = url.partition("//")
@@ -154,7 +156,7 @@ async def test_sentinels_with_tls_and_a_login_of_their_own(guarded: tuple[str, s
         f"{scheme}//:of-servers@{rest}?sentinel_password=of-sentinels", Access(context)
     ) as cell:
         await fenced(cell)
-    wrong = access_of(RedisLogin(password="of-servers"), RedisLogin(password="wrong"), context)
+    wrong = access_of(RedisLogins(password="of-servers"), "cells", RedisLogin(password="wrong"), context)
     async with cell_at(url, wrong) as cell:
         (reply,) = await cell.fence_many([Target.key("docs", "a")], soft=False)
     assert isinstance(reply, TierUnavailableError)

@@ -22,7 +22,7 @@ def promtool(*words: str) -> str:
 
     If promtool is not installed the test fails too (`make servers` installs it).
     """
-    done = subprocess.run(["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -57,6 +57,7 @@ def test_promtool_accepts_the_rules_and_the_example() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_every_alert_fires_when_it_should_and_is_silent_while_all_is_well() -> None:
     assert "SUCCESS" in promtool("test", "rules", "rules_test.yaml")
 

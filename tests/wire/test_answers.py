@@ -18,6 +18,7 @@ from cachesvc.model.requests import Answer, Outcome, ReadOptions
 from cachesvc.model.units import Duration, Size
 from cachesvc.web import connections
 from cachesvc.web.bytes_in_flight import BytesInFlight
+from cachesvc.web.connections import Connections
 from cachesvc.web.handlers import batches
 from cachesvc.web.portions import Portions, Room
 from tests.doubles.clocks import ManualClock
@@ -227,6 +228,52 @@ async def test_the_connection_that_has_waited_longest_makes_room() -> None:
         for sock in socks:
             sock.close()
         await until(lambda: site.web.in_flight.held == 0)
+
+
+class Slow:
+    """A connection with an answer that its peer does not take."""
+
+    idle_since = None
+
+    def __init__(self, namespace: str, size: int) -> None:
+        self.namespace = namespace
+        self.size = size
+
+    def close_idle(self) -> None: ...
+
+    def end_head(self) -> None: ...
+
+    def abort(self) -> None:
+        self.size = 0
+
+    def unsent(self) -> int:
+        return self.size
+
+
+async def test_the_namespace_with_most_slow_readers_makes_room() -> None:
+    in_flight = BytesInFlight(960, is_shared=True)
+    callers = Connections(LIMITS, in_flight)
+    quiet, *loud = [Slow("quiet", 300), *(Slow("loud", 200) for _ in range(3))]
+    for one in (quiet, *loud):
+        callers.waits(one)
+    assert in_flight.by_namespace == {"quiet": 300, "loud": 600}
+    assert not in_flight.has_room(60, "loud")
+    assert in_flight.has_room(60, "other")
+    callers.waits(last := Slow("loud", 200))
+    await asyncio.sleep(0)
+    assert [one.size for one in (quiet, *loud, last)] == [300, 0, 200, 200, 200]
+    for one in (quiet, *loud, last):
+        callers.taken(one)
+    assert (in_flight.held, in_flight.by_namespace) == (0, {})
+    callers.stop()
+
+
+async def test_an_answer_that_waits_counts_for_its_namespace() -> None:
+    async with running_site() as site:
+        site.hold("large", b"x" * LARGE)
+        with await asked(site, "/v1/pages/large"):
+            await until(lambda: site.web.in_flight.by_namespace.get("pages", 0) > 0)
+        await until(lambda: not site.web.in_flight.by_namespace)
 
 
 async def test_without_room_a_large_answer_is_refused_and_a_small_one_is_not() -> None:

@@ -101,6 +101,8 @@ async def is_ended(reader: asyncio.StreamReader) -> bool:
 class Idle:
     """A connection that has been idle since a moment."""
 
+    namespace = ""
+
     def __init__(self, since: float | None) -> None:
         self.idle_since = since
         self.ended = ""

@@ -84,6 +84,29 @@ async def test_the_data_port_sends_operators_to_the_operations_port(
     assert (await operations.ask(method, target)).status == 200
 
 
+async def test_the_port_that_is_named_can_be_asked() -> None:
+    """A port that is bound to all addresses is at the one by which the caller came."""
+    limits = replace(SEPARATE, operations=Operations(host="::", port=0))
+    async with running_site(limits=limits, callers=Callers(anonymous=("read:*",))) as site:
+        assert site.web.operations is not None
+        port = site.web.operations.address.rpartition(":")[2]
+        for host, named in (("127.0.0.1:80", "127.0.0.1"), ("[::1]", "[::1]")):
+            refused = await site.ask("GET", "/metrics", {"Host": host})
+            detail = json.loads(refused.body)["detail"]
+            assert detail == f"this instance answers it on its operations port, {named}:{port}"
+
+
+async def test_the_right_port_is_named_before_the_scope_is_looked_at() -> None:
+    callers = Callers(anonymous=("read:*",))
+    async with running_site(limits=SEPARATE, callers=callers) as data:
+        assert data.web.operations is not None
+        assert (await data.ask("GET", "/metrics")).status == 421
+        operations = with_fields(data, port=int(data.web.operations.address.rpartition(":")[2]))
+        assert (await operations.ask("GET", "/metrics")).status in (401, 403)
+        answers = [await data.ask("GET", f"/v1/{name}/k:explain") for name in ("pages", "undeclared")]
+        assert [one.status for one in answers] == [401, 401], "whether there is such a namespace or not"
+
+
 @pytest.mark.parametrize("target", OF_BOTH)
 async def test_either_port_answers_probes_the_topology_and_the_description(
     data: Site, operations: Site, target: str

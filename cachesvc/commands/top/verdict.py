@@ -21,6 +21,7 @@ from statistics import median
 from cachesvc.commands.top.picture import Picture
 from cachesvc.commands.top.rows import FeedRow, NamespaceRow
 from cachesvc.telemetry.troubles import (
+    SILENT,
     loop_trouble,
     server_trouble,
     silent_cell,
@@ -36,7 +37,14 @@ CLOCKS_AGREE_SECONDS = 0.05
 def troubles(picture: Picture) -> Sequence[str]:
     """A sentence for each trouble; empty if the deployment is healthy."""
     found = [one for judge in _JUDGES for one in judge(picture)]
-    return [*found, *_untold(picture, found)]
+    untold = [*_untold(picture, found)]
+    return [one for one in found if not any(_says_more(other, one) for other in untold)] + untold
+
+
+def _says_more(trouble: str, said: str) -> bool:
+    """True if a trouble repeats what was said of a silent server, with what to do about it."""
+    server, silent, remedy = trouble.partition(SILENT)
+    return bool(silent) and remedy.startswith(":") and said.startswith(server + silent)
 
 
 def _untold(picture: Picture, found: Sequence[str]) -> Iterator[str]:

@@ -62,7 +62,7 @@ from cachesvc.tiers.l3.replies import (
 )
 from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
-from cachesvc.tiers.redis_report import RedisReport
+from cachesvc.tiers.redis_report import RedisReport, certain_offset_us
 from cachesvc.tiers.value_sizes import LARGE_BYTES, ValueSizes
 
 log = logging.getLogger(__name__)
@@ -313,7 +313,7 @@ class RedisCell:
             said = await connection.report(self._clock.now_us)
         finally:
             await self._connections.give_back(connection)
-        self._clock_offset_us = said.clock_offset_us  # a cell that is only written to has no other look
+        self._clock_offset_us = said.certain_offset_us  # a cell that is only written to has no other look
         return said
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
@@ -404,7 +404,7 @@ class RedisCell:
             return [PLAIN_MISS] * len(reads)
         broken_at, now_us, replies = answer
         exact_from = self._issuer.exact_from(issuer, broken_at, now_us)
-        self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
+        self._clock_offset_us = certain_offset_us(now_us, sent_us, self._clock.now_us())
         found: list[Reply | TierError] = []
         without = []
         for read, answered in zip(reads, replies, strict=True):

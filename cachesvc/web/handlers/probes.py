@@ -76,7 +76,7 @@ class Probes:
 
         async def readyz(request: web.BaseRequest, place: Place) -> Reply:
             if _is_verbose(place):
-                wrong_port(other)
+                wrong_port(other, request.headers.get("Host", ""))
             return await self.readyz(request, place)
 
         return readyz

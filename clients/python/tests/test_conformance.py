@@ -4,7 +4,9 @@ It sends the requests that the cases say, and returns what the cases say for the
 """
 
 import inspect
+from collections import Counter
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,7 +15,9 @@ import cachesvc_client.sync
 import msgspec
 import pytest
 from cachesvc_client import CacheError, PartialError
+from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import LAPTOP
+from cachesvc_client.instances.region import Region
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.instances.ring import Ring
 from cachesvc_client.near.fences import moment_of
@@ -32,6 +36,7 @@ from cachesvc_client.values.lookups import etag_of
 from clients.conformance.case_format import Call, Case, Step, cases, vectors
 from clients.conformance.patterns import Bindings, mismatch, rendered
 from clients.conformance.replay import body_mismatch, example, requested
+from clients.python.tests.test_region import learned
 
 CALLED = [(name, case) for name, case in cases() if any(step.call for step in case.steps)]
 """The cases in which a user of an SDK does something."""
@@ -184,6 +189,19 @@ def ring_order(given: dict[str, Any]) -> list[str]:
     return Ring(given["instances"]).preference(target_digest(given["key"]))
 
 
+def spread(given: dict[str, Any]) -> list[str]:
+    """Returns the instances in ring order, if each has as many reads as the others."""
+    names = {f"http://10.0.0.{nth}:8080": name for nth, name in enumerate(given["instances"])}
+    known = learned(Region(urls_of(next(iter(names))), Random(1)), {name: url for url, name in names.items()})
+    key = target_digest(given["key"])
+    for at, instances in given["told"]:
+        known.heed_spread(key, instances, at)
+    readers = Counter(str(known.reader(key, given["at"]).base) for _ in range(12 * len(names)))
+    assert len(set(readers.values())) == 1
+    asked = {names[url.rstrip("/")] for url in readers}
+    return [name for name in Ring(given["instances"]).preference(key) if name in asked]
+
+
 def _requests() -> NamespaceRequests:
     writes = OwnWrites(lambda: 0.0)
     return NamespaceRequests("pages", writes, Near(lambda: 0.0, writes.heed))
@@ -232,6 +250,7 @@ FUNCTIONS: dict[str, Any] = {
     "duration": duration,
     "paced_moment": paced_moment,
     "ring_order": ring_order,
+    "spread": spread,
     "path": path,
     "key": may_be_a_key,
     "tag": may_be_a_tag,

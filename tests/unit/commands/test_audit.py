@@ -60,7 +60,7 @@ def record(number: int, at: int, **more: Any) -> dict[str, Any]:
 async def asked(url: str, *, credential: Credential | None = None, **more: Any) -> int:
     """The exit code of the command with these options."""
     usual = {"topology": None, "namespace": "", "identity": "", "since": None, "limit": 50, "json": False}
-    options = argparse.Namespace(url=url, follow=False, **(usual | more))
+    options = argparse.Namespace(urls=[url], follow=False, **(usual | more))
     return await audit._run(options, credential or Credential(), Reach())
 
 

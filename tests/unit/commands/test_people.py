@@ -216,6 +216,37 @@ def test_an_instance_starts_with_what_is_only_unlikely_and_logs_it(
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "more", "is_said"),
+    [
+        ("192.0.2.1", f"named: {{a: {{scopes: ['read:*'], tokens: [{{sha256: '{'0' * 64}'}}]}}}}", True),
+        ("127.0.0.1", f"named: {{a: {{scopes: ['read:*'], tokens: [{{sha256: '{'0' * 64}'}}]}}}}", False),
+        ("192.0.2.1", "anonymous: ['read:*']", False),
+    ],
+)
+def test_tokens_in_clear_text_are_warned_of(
+    host: str,
+    more: str,
+    is_said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "topology.yaml"
+    path.write_text(f"{SOUND}\ncallers: {{{more}}}\n")
+    monkeypatch.setattr("cachesvc.telemetry.logs.logs.set_up", lambda *_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    async def serve(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr("cachesvc.app.instance.serve", serve)
+    named = {"CACHESVC_REGION": "eu", "CACHESVC_SERVER_HOST": host}
+    assert run("serve", "--topology", str(path), **named) == 0
+    assert [one.message.startswith(f"server speaks plain HTTP at {host!r}") for one in caplog.records] == (
+        [True] if is_said else []
+    )
+
+
 # Servers of another kind ---------------------------------------------------------------------------
 
 

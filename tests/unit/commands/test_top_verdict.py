@@ -194,6 +194,13 @@ def test_what_matters_most_comes_first() -> None:
     ]
 
 
+def test_a_login_that_is_refused_is_said_once_with_what_to_do() -> None:
+    why = "cell c1 does not answer: login: WRONGPASS; look at the user and password of `redis`, or of its URL"
+    seen = picture({'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3'})
+    (row,) = seen.instances
+    assert troubles(replace(seen, instances=[replace(row, troubles=[why])])) == [f"{why} at eu-a"]
+
+
 def test_a_deployment_of_nobody_is_not_healthy() -> None:
     assert troubles(picture_of({}, {})) == ["no instance is known"]
 

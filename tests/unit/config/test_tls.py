@@ -144,6 +144,8 @@ def test_a_file_that_cannot_be_read_has_no_end(tmp_path: Path, text: str) -> Non
         ({"REDIS_USER": "u"}, "$.redis.password", "is missing"),
         ({"REDIS_PASSWORD": "p", "REDIS_PASSWORD_FILE": "{file}"}, "$.redis.password", "keep one of them"),
         ({"REDIS_PASSWORD_FILE": "/no/such"}, "$.redis.password_file", "No such file"),
+        ({"REDIS_QUEUES_PASSWORD_FILE": "/no/such"}, "$.redis.queues.password_file", "No such file"),
+        ({"REDIS_CELLS_USER": "me"}, "$.redis.cells.password", "is missing"),
         ({"REDIS_PASSWORD_FILE": "{empty}"}, "$.redis.password_file", "begins with an empty line"),
         ({"L2_AUTH": "nocolon"}, "$.l2.auth", "is not user:password"),
         ({"L2_AUTH": "u:two words"}, "$.l2.auth", "a space"),

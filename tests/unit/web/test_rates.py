@@ -169,7 +169,7 @@ def test_the_lessor_is_told_of_what_was_refused() -> None:
 
 
 def test_rates_change_while_they_are_counted() -> None:
-    """What is in both goes on with its share and its counts; what is new counts from now on."""
+    """A rate that is in both goes on with its share and its counts; a new one counts from now on."""
     bench = Bench(Rates(reads=Rate(100), writes=Rate(10)), Rates(reads=Rate(50)), instances=4)
     (share,) = [one for one in bench.limits.shares if str(one.limit) == "reads of namespace pages"]
     share.grant(Grant(60, 0))
