@@ -255,7 +255,7 @@ def _check_weight(weight: float, path: str, found: Mistakes) -> None:
 def _check_redis_url(url: str, path: str, found: Mistakes) -> None:
     scheme = url.partition(":")[0]
     # The URL may hold a password, so the message repeats its scheme only.
-    shown = scheme if re.fullmatch(r"[a-z+]{1,12}", scheme) else "no scheme"
+    shown = scheme if re.fullmatch(r"[a-z+]{1,15}", scheme) else "no scheme"
     if fault := redis_fault(url) or redis_query_fault(url):
         found.note(path, f"({shown}) must be {REDIS_URLS}: {fault}")
 

@@ -38,6 +38,25 @@ def test_a_url_with_sentinels_names_them_the_master_and_its_database(url: str, f
     assert watched_in(url) == found
 
 
+@pytest.mark.parametrize(
+    ("rest", "fault"),
+    [
+        ("h1,h2", "after the sentinels comes the name of the master, such as /mymaster"),
+        ("h1,h2/", "after the sentinels comes the name of the master, such as /mymaster"),
+        ("h1,h2/a b/0", "the name of its master may hold letters, digits and ._- only"),
+        ("h1:0,h2/m/0", "its port is not 1 to 65535"),
+        ("h1,,h2/m/0", "it names no host"),
+        ("/m/0", "it names no host"),
+        ("h1,h2/m/x", "after the host comes the number of a database, such as /0"),
+        ("h1/m?sentinel=x", "'sentinel' is no setting that it may hold"),
+        ("h1/m?ssl_ca_certs=x", "'ssl_ca_certs' is no setting that it may hold"),
+    ],
+)
+def test_what_is_wrong_with_a_url_with_sentinels_is_said(rest: str, fault: str) -> None:
+    url = f"redis+sentinel://{rest}"
+    assert (redis_fault(url) or redis_query_fault(url)).startswith(fault)
+
+
 def test_a_master_that_is_named_twice_has_one_place() -> None:
     place = place_of("redis+sentinel://a,b:5000/m/0")
     assert place == place_of("rediss+sentinel://u:p@b:5000,a:26379/m")

@@ -115,13 +115,6 @@ CASES: list[tuple[str, Any, str]] = [
         "or unix:///path?db=0",
     ),
     ("regions/eu/queue", "redis://h:port/0", "$.regions.eu.queue: (redis) must be"),
-    ("regions/eu/queue", "redis+sentinel://h1,h2", "after the sentinels comes the name of the master"),
-    ("regions/eu/queue", "redis+sentinel://h1,h2/a b/0", "may hold letters, digits and ._- only"),
-    ("regions/eu/queue", "redis+sentinel://h1:0,h2/m/0", "its port is not 1 to 65535"),
-    ("regions/eu/queue", "redis+sentinel://h1,,h2/m/0", "it names no host"),
-    ("regions/eu/queue", "redis+sentinel://h1,h2/m/x", "after the host comes the number of a database"),
-    ("regions/eu/queue", "redis+sentinel://h1/m?sentinel=x", "'sentinel' is no setting that it may hold"),
-    ("regions/eu/queue", "redis+sentinel://h1/m?ssl_ca_certs=x", "'ssl_ca_certs' is no setting"),
     ("regions/eu/pool/m 1", {"address": "h:1"}, "$.regions.eu.pool.m 1: 'm 1' is no memcached server name"),
     (
         "regions/eu/pool/m1/address",
