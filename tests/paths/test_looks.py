@@ -153,7 +153,7 @@ async def test_a_look_that_breaks_ends_all_its_flights() -> None:
     async def broken(keys: object) -> list[None]:
         raise ZeroDivisionError
 
-    here.far.l2.tier.get_many = broken  # type: ignore[assignment, method-assign]
+    here.far.l2.tier.get_many = broken  # type: ignore[method-assign]
     answers = await here.reader.get_many(_keys("a", "b"))
     assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 2
     assert not len(here.flights)
