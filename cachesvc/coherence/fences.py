@@ -416,7 +416,7 @@ class Fences:
         return namespace not in self._namespaces or as_of > self._namespaces[namespace]
 
     def fresh(self, entries: Sequence[Entry | None], keys: Sequence[Key], now_us: int) -> list[Entry | None]:
-        """Returns the entries, with None in the place of each that is stale or that `admits` refuses.
+        """Returns the entries; None stands for each that is stale or that `admits` refuses.
 
         The keys are of one namespace. Nearly all copies pass a part of the rule that is looked at by hand,
         as a call for each would cost as much; `admits` decides about the others.

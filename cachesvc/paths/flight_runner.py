@@ -194,7 +194,7 @@ class FlightRunner:
             await self._run(left, self._from_l3)
 
     def _land_look(self, look: Look, found: Sequence[Lookup]) -> list[Flight]:
-        """Lands the copies that are fresh and admissible now; returns the flights that go on to L3.
+        """Lands the copies that are fresh and admissible; returns the flights that go on to L3.
 
         The same judgement as that of `_land_from_l2`, which lands the flights that readers have joined.
         """

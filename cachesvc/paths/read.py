@@ -468,6 +468,7 @@ class Reader:
             self._all_beyond(keys)
         else:
             self._all_beyond([keys[i] for placed in looks for i in placed.batch])
+        others.sort()  # of a key that stands twice, the first place begins the flight
         return others, looks
 
     def _judge_look(

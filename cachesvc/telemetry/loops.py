@@ -146,18 +146,19 @@ class Loop:
         finally:
             self._has_ended = True
 
-    @contextlib.contextmanager
-    def step(self) -> Iterator["Outcome"]:
-        """One step. An `Exception` in the block is counted and logged, and not raised."""
-        outcome = Outcome()
+    def step(self) -> "Outcome":
+        """One step: a block. An `Exception` in it is counted and logged, and not raised."""
+        return Outcome(self)
+
+    def _began(self) -> None:
         self._began_at = self._now()
+
+    def _ended(self, error: BaseException | None) -> None:
         try:
-            yield outcome
-        except Exception as error:  # noqa: BLE001  the loop goes on, whatever it is
-            self._failed(error)
-        else:
-            outcome.worked = True
-            self._worked()
+            if error is None:
+                self._worked()
+            elif isinstance(error, Exception):
+                self._failed(error)
         finally:
             self._began_at = None
 
@@ -182,9 +183,25 @@ class Loop:
 
 
 class Outcome:
-    """Whether a step worked; known at the end of its block."""
+    """The block of a step, and whether the step worked: that is known at the end of the block.
 
-    worked = False
+    A class, and no generator: threads do a step for each exchange with a server.
+    """
+
+    __slots__ = ("_loop", "worked")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.worked = False
+
+    def __enter__(self) -> "Outcome":
+        self._loop._began()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.worked = error is None
+        self._loop._ended(error)
+        return isinstance(error, Exception)
 
 
 class StrayCancellationError(Exception):

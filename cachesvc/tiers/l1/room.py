@@ -90,7 +90,7 @@ class Room:
 
 
 def _entries_of(shard: Shard) -> MutableMapping[bytes, Entry]:
-    """Returns what to put into and delete from: of an exact LRU the dict itself, without its calls."""
+    """Returns where to put and delete: of an exact LRU the dict itself, without a call."""
     return shard.entries if _is_plain_lru(shard) else shard
 
 

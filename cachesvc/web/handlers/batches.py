@@ -60,8 +60,10 @@ ROOM_PART = 4
 """A portion takes this part of the room that is left at most: others find some, too."""
 _ENCODE = {JSON: msgspec.json.Encoder().encode_into, MSGPACK: msgspec.msgpack.Encoder().encode_into}
 _spare = bytearray()
-"""Answers are encoded into it. It is as long as the last one, and one that grows from nothing would be
-copied many times."""
+"""Holds the last answer that was encoded.
+
+A buffer that grows from nothing for each answer is copied many times.
+"""
 
 
 class Batches:
