@@ -22,7 +22,13 @@ from cachesvc.config.callers import Callers, check_anonymous, has_secrets
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
-from cachesvc.config.logins import RedisLogins, check_memcached_auth, check_redis_logins
+from cachesvc.config.logins import (
+    RedisLogin,
+    RedisLogins,
+    check_memcached_auth,
+    check_redis_login,
+    check_redis_logins,
+)
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
