@@ -62,6 +62,10 @@ class Rivals:
         """The queue that the consumer uses."""
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
+        self._asked: dict[str, tuple[Sequence[Use], asyncio.Task[Claimed | None]]] = {}
+        """The calls of cells that are under way, by the cell's name, and what they asked about."""
+        self._answers: dict[str, tuple[Sequence[Use], Claimed | None]] = {}
+        """The newest answer of each cell, and what it is about."""
         self._others: Sequence[Rival] = ()
         self._outages = {kind: Outage(f"names of region {region}", log) for kind in SAID}
         self.loop = Loop("names of servers")
@@ -71,7 +75,11 @@ class Rivals:
 
     async def run(self) -> None:
         """Looks after each heartbeat's time, until it is cancelled."""
-        await self.loop.run(self.look, every_seconds=self._every_seconds)
+        try:
+            await self.loop.run(self.look, every_seconds=self._every_seconds)
+        finally:
+            for _, asking in self._asked.values():
+                asking.cancel()
 
     @property
     def me(self) -> Attendance:
@@ -120,9 +128,12 @@ class Rivals:
 
         A cell that is out of reach says nothing: any other one is enough. The queue of another region is
         left if it has a rival, and its name looked up anew; the consumer does so for its own.
+
+        A cell that needs longer than a heartbeat, because it is far or hangs, is not waited for: the notes
+        in the other cells would end before they are renewed. It is asked again when it has answered.
         """
         uses = list(self._uses())
-        answers = await asyncio.gather(*(self._claim(cell, uses) for cell in self._cells)) if uses else ()
+        answers = await self._ask_all(uses) if uses else ()
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
         self._servers |= {
@@ -146,6 +157,23 @@ class Rivals:
                 yield Use(region, self._incarnation, stream.epoch)
         if self._queue:
             yield Use(self._region, f"{self._incarnation} consumer", self._queue)
+
+    async def _ask_all(self, uses: Sequence[Use]) -> Sequence[Claimed | None]:
+        """Returns the newest answer of each cell about these uses; None if it has none.
+
+        The calls that have not ended within a heartbeat go on.
+        """
+        for cell in self._cells:
+            if cell.name not in self._asked:
+                asking = asyncio.create_task(self._claim(cell, uses), name=f"names of servers: {cell.name}")
+                self._asked[cell.name] = uses, asking
+        await asyncio.wait([asking for _, asking in self._asked.values()], timeout=self._every_seconds)
+        for name, (asked, asking) in list(self._asked.items()):
+            if asking.done():
+                del self._asked[name]
+                self._answers[name] = asked, None if asking.cancelled() else asking.result()
+        found = [self._answers.get(cell.name, (uses, None)) for cell in self._cells]
+        return [answer if asked == uses else None for asked, answer in found]
 
     async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
         try:

@@ -186,7 +186,7 @@ async def test_an_opening_goes_on_behind_a_caller_that_gave_up_and_the_next_one_
 async def test_a_far_memcached_is_connected_and_answers(memcached: RealServer, round_trip_ms: int) -> None:
     async with far(memcached, round_trip_ms) as (port, link):
         leaf = MemcachedTier("mc", f"127.0.0.1:{port}", L2(), CLOCK)
-        tier = Deadline(leaf, L2().timeout.seconds, round_trip_seconds=leaf.round_trip_seconds)
+        tier = Deadline(leaf, L2().timeout.seconds, way_seconds=leaf.way_seconds)
         await tier.start()
         await succeeded(lambda: _first(tier.get_many([KEY])))
         now = CLOCK.now_us()

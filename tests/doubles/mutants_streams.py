@@ -89,6 +89,11 @@ STREAMS: dict[str, Mutant] = {
         (42,),
         (InPython("cachesvc.changes.rivals:Rivals.check_queue", "self._region in self._queues", "False"),),
     ),
+    "rival-notes": Mutant(
+        "the notes of queues in all cells wait for the slowest cell",
+        (70,),
+        (InPython("cachesvc.changes.rivals:Rivals._ask_all", "timeout=self._every_seconds", "timeout=None"),),
+    ),
     "rival-wait": Mutant(
         "a wait does not care for instances that follow another queue",
         (42,),
