@@ -180,8 +180,9 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     after `timeout`. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
     """How long one exchange (a batch of commands and its replies) with one memcached server
-    may take, on top of the way there (`round_trip_at_most`). After that the connection is closed and the keys of
-    the batch count as misses. It must be longer than 0 and shorter than `server.request_timeout`."""
+    may take, on top of the way there (`round_trip_at_most`). After that the connection is closed and
+    the keys of the batch count as misses. It must be longer than 0 and shorter than
+    `server.request_timeout`."""
     round_trip_at_most: Duration = Duration.parse("1s")
     """The most that the way to a memcached server adds to `timeout`. What it adds is measured:
     three round trips and four times their jitter, so that an exchange outlives a packet that is lost.
@@ -213,13 +214,14 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections of this instance to the cells' Redis servers, and what these keep."""
 
     connect_timeout: Duration = Duration.parse("200ms")
-    """How long a request waits for a connection to a cell that is opened; three round trips come
-    on top once the way is known. The opening itself goes on for 5 s, and later requests use the
+    """How long a request waits for a connection to a cell that is opened; three round trips
+    come on top once the way is known. The opening itself goes on for 5 s, and later requests use the
     connection. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
     """How long one exchange (a script call with a batch of keys) with one cell may take, on
-    top of the way there (`round_trip_at_most`). After that the connection is closed; reads go on without the cell,
-    and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
+    top of the way there (`round_trip_at_most`). After that the connection is closed; reads go on
+    without the cell, and nothing is written to it. It must be longer than 0 and shorter than
+    `server.request_timeout`."""
     round_trip_at_most: Duration = Duration.parse("1s")
     """The most that the way to a cell adds to `timeout`. What it adds is measured: three round
     trips and four times their jitter, so that an exchange outlives a packet that is lost. For a near

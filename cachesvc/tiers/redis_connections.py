@@ -55,8 +55,10 @@ _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBL
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
 
 OPEN_SECONDS = 5.0
-"""The time limit for opening a connection, as long as three round trips and a packet that is lost
-twice (TCP sends the first one again after 1 s, and after 2 s)."""
+"""The time limit for opening a connection.
+
+That is three round trips, and a packet that is lost twice: TCP sends the first one again after 1 s,
+and then after 2 s."""
 OPEN_ROUND_TRIPS = 3
 """Round trips of an opening at most: TCP, TLS, and the first exchange."""
 MOST_WAY_SECONDS = 1.0

@@ -35,7 +35,7 @@ class RoundTrip:
         """The mean; 0 before the first sample."""
         self.jitter_seconds = 0.0
         self.way_seconds = 0.0
-        """What a time limit of an exchange of one round trip has for the way."""
+        """The time for the way in a time limit of an exchange of one round trip."""
         self.samples = 0
 
     def saw(self, seconds: float) -> None:

@@ -55,8 +55,8 @@ invalidation less than starting it anew."""
 ROUND_TRIPS = OPEN_ROUND_TRIPS + 1
 """Round trips of a call, whose time it has on top of its limit: connecting, and its own.
 
-A script that has to be loaded takes two more, and the limit is long enough for them. Connecting goes
-on behind a call that failed.
+A script that has to be loaded takes two more, and the limit is long enough for them. Connecting
+goes on behind a call that failed.
 """
 MOST_AT_ONCE = 256
 """Calls of one exchange at most. The rest waits for the next one."""

@@ -8,10 +8,10 @@ redis-py makes the connection and reads the replies. The exchange is driven here
 client would add a pool, a retry loop and a measurement to every batch, and one more task for the
 time limit of the write.
 
-The time limit of an exchange is that of the server, and on top the way there (`round_trip.py`), with
-a round trip for each time that the exchange goes there and back: a far server has as much time to
-answer as a near one. On top of that is the time of its bytes (`fair_timeout.py`): of those that are
-written from the beginning, and of those that are read as far as they have come.
+The time limit of an exchange is that of the server, and on top the way there (`round_trip.py`),
+with a round trip for each time that the exchange goes there and back: a far server has as much time
+to answer as a near one. On top of that is the time of its bytes (`fair_timeout.py`): of those that
+are written from the beginning, and of those that are read as far as they have come.
 
 Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
 connection: a reply that arrives later can never be taken for the answer to another exchange. Nor
@@ -272,7 +272,7 @@ class CellConnection:
         self._take(await self._call(*self._words_to_attach()), sent)
 
     def _take(self, answer: Any, sent: float) -> None:
-        """Takes in the answer of the script that attaches. Raises `TierError` if the server is none."""
+        """Takes in the answer of the script that attaches. Raises `TierError` if it is refused."""
         now_us, why_new, said = attached_in(answer)
         if not said.get("run_id"):
             why = "its INFO has no run_id, so it is not known which server it is"

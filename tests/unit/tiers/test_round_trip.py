@@ -42,7 +42,7 @@ def test_a_further_round_trip_of_an_exchange_adds_only_itself() -> None:
 
 
 def test_a_way_that_becomes_longer_is_followed_by_the_first_answer() -> None:
-    """Each exchange times out on the way of before; the greeting of the next connection is a sample."""
+    """Exchanges time out at first; the greeting of the next connection is a sample."""
     way = of(*[0.02] * 50, 0.3)
     assert way.way_seconds > 0.3
 
