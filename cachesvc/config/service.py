@@ -185,8 +185,8 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     `server.request_timeout`."""
     round_trip_at_most: Duration = Duration.parse("1s")
     """The most that the way to a memcached server adds to `timeout`. What it adds is measured:
-    three round trips and four times their jitter, so that an exchange outlives a packet that is lost.
-    For a near server it is about 1 ms. 0: nothing is added."""
+    three round trips and four times their jitter. For a near server it is about 1 ms. 0: nothing is
+    added."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
     seal: bool = True
@@ -224,8 +224,8 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     `server.request_timeout`."""
     round_trip_at_most: Duration = Duration.parse("1s")
     """The most that the way to a cell adds to `timeout`. What it adds is measured: three round
-    trips and four times their jitter, so that an exchange outlives a packet that is lost. For a near
-    cell it is about 1 ms. 0: nothing is added."""
+    trips and four times their jitter, so that an exchange with a far cell outlives a packet that is
+    lost. For a near cell it is about 1 ms. 0: nothing is added."""
     max_batch: int = 256
     """The most keys in one script call, 1 to 10000; more go in several."""
     retention: Duration = Duration.parse("1h")

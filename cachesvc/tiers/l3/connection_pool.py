@@ -1,8 +1,9 @@
 """The connections to a cell's server: an exchange borrows one, then gives it back.
 
 If none is idle, a new one is opened. A borrower waits `l3.connect_timeout` for that, and three
-round trips on top once the way is known; then it fails. The opening goes on behind it (one at a time), so
-that a cell at any distance is attached, and borrowers never wait for a hung one longer than that.
+round trips on top once the way is known; then it fails. The opening goes on behind it (one at a
+time), so that a cell at any distance is attached, and borrowers never wait for a hung one longer
+than that.
 
 Nothing bounds their number here: each batcher of a cell has a
 fixed number of batches in flight, and each batch borrows one connection.

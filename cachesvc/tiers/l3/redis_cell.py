@@ -261,6 +261,10 @@ class RedisCell:
     def issuer(self) -> int:
         return self._issuer.id
 
+    @property
+    def round_trip_seconds(self) -> float:
+        return self._connections.round_trip.seconds
+
     def look_again(self) -> None:
         self._connections.look_again()
 

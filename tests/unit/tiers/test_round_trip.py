@@ -32,7 +32,7 @@ def test_a_later_sample_moves_the_mean_by_an_eighth_and_the_jitter_by_a_quarter(
 
 @pytest.mark.parametrize("round_trip", [0.0002, 0.005, 0.04, 0.08, 0.2])
 def test_a_steady_way_has_time_for_a_packet_that_is_lost(round_trip: float) -> None:
-    """TCP sends the packet again after two round trips, and the answer takes the third."""
+    """TCP sends it again after a round trip and 200 ms: two round trips, far away."""
     assert of(*[round_trip] * 50).way_seconds == pytest.approx(3 * round_trip, rel=0.01)
 
 
