@@ -1,4 +1,4 @@
-"""`Server-Timing`: answers that took long say what they cost, and how far their home cells are."""
+"""`Server-Timing`: answers that took long say what they cost, and how far homes are."""
 
 import msgspec
 import pytest

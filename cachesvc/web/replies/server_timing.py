@@ -1,4 +1,4 @@
-"""The line `Server-Timing` of answers that took long: the time here, and how far home cells are.
+"""The line `Server-Timing` of answers that took long: what they cost, and why.
 
     Server-Timing: cache;dur=201.3, home;desc="us-1";dur=199.8
 
