@@ -303,7 +303,7 @@ class Backends:
             leaf,
             l2.timeout.seconds,
             name=name,
-            round_trip_seconds=leaf.round_trip_seconds,
+            way_seconds=leaf.way_seconds,
             bytes_moved=leaf.bytes_moved,
         )
         self._measured[name] = measured = Measured(deadline)

@@ -61,9 +61,13 @@ class Rivals:
         self._queue = ""
         """The queue that the consumer uses."""
         self._looked_at = float("-inf")
-        """When the last look began, on the loop's clock."""
+        """When the newest call began that a cell has answered, on the loop's clock."""
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
+        self._asked: dict[str, tuple[Sequence[Use], float, asyncio.Task[Claimed | None]]] = {}
+        """The calls of cells that are under way, by the cell's name: what they ask about, when they began."""
+        self._answers: dict[str, tuple[Sequence[Use], Claimed | None]] = {}
+        """The newest answer of each cell, and what it is about."""
         self._others: Sequence[Rival] = ()
         self._outages = {kind: Outage(f"names of region {region}", log) for kind in SAID}
         self.loop = Loop("names of servers")
@@ -73,7 +77,11 @@ class Rivals:
 
     async def run(self) -> None:
         """Looks after each heartbeat's time, until it is cancelled."""
-        await self.loop.run(self.look, every_seconds=self._every_seconds)
+        try:
+            await self.loop.run(self.look, every_seconds=self._every_seconds)
+        finally:
+            for _, _, asking in self._asked.values():
+                asking.cancel()
 
     @property
     def me(self) -> Attendance:
@@ -106,8 +114,9 @@ class Rivals:
         Looks first if the last look is long ago: this process, and the queue's server with it, may have
         stood still while all others moved to another queue (trace 62).
         """
-        if asyncio.get_running_loop().time() - self._looked_at > 2 * self._every_seconds:
-            await self.look()
+        for _ in range(2):  # what the first look gets may be answers to calls of before
+            if asyncio.get_running_loop().time() - self._looked_at > 2 * self._every_seconds:
+                await self.look()
         if self._region in self._queues:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
 
@@ -128,9 +137,12 @@ class Rivals:
 
         A cell that is out of reach says nothing: any other one is enough. The queue of another region is
         left if it has a rival, and its name looked up anew; the consumer does so for its own.
+
+        A cell that needs longer than a heartbeat, because it is far or hangs, is not waited for: the notes
+        in the other cells would end before they are renewed. It is asked again when it has answered.
         """
-        uses, began = list(self._uses()), asyncio.get_running_loop().time()
-        answers = await asyncio.gather(*(self._claim(cell, uses) for cell in self._cells)) if uses else ()
+        uses = list(self._uses())
+        answers, asked_at = await self._ask_all(uses) if uses else ((), asyncio.get_running_loop().time())
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
         self._servers |= {
@@ -142,7 +154,7 @@ class Rivals:
             for use, others in zip(uses, answer.others if answer else (), strict=False):
                 if others:
                     found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
-        self._queues, self._looked_at = found, began
+        self._queues, self._looked_at = found, asked_at
         self._tell()
         for region in found.keys() - {self._region}:
             await self._streams[region].reconnect()
@@ -154,6 +166,26 @@ class Rivals:
                 yield Use(region, self._incarnation, stream.epoch)
         if self._queue:
             yield Use(self._region, f"{self._incarnation} consumer", self._queue)
+
+    async def _ask_all(self, uses: Sequence[Use]) -> tuple[Sequence[Claimed | None], float]:
+        """Returns the newest answer of each cell about these uses; None if it has none.
+
+        The calls that have not ended within a heartbeat go on. The second result is the time at which the
+        newest call began that has ended.
+        """
+        looked_at = self._looked_at
+        for cell in self._cells:
+            if cell.name not in self._asked:
+                asking = asyncio.create_task(self._claim(cell, uses), name=f"names of servers: {cell.name}")
+                self._asked[cell.name] = uses, asyncio.get_running_loop().time(), asking
+        await asyncio.wait([asking for *_, asking in self._asked.values()], timeout=self._every_seconds)
+        for name, (asked, began, asking) in list(self._asked.items()):
+            if asking.done():
+                del self._asked[name]
+                looked_at = max(looked_at, began)
+                self._answers[name] = asked, None if asking.cancelled() else asking.result()
+        found = [self._answers.get(cell.name, (uses, None)) for cell in self._cells]
+        return [answer if asked == uses else None for asked, answer in found], looked_at
 
     async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
         try:

@@ -189,12 +189,17 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
 
     connect_timeout: Duration = Duration.parse("1s")
     """How long opening a connection to a memcached server may take, and again the first
-    exchange on it, which measures the round trip. Requests do not wait for it: their keys are misses
+    exchange on it, which measures the way. Requests do not wait for it: their keys are misses
     after `timeout`. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
     """How long one exchange (a batch of commands and its replies) with one memcached server
-    may take, on top of the measured round trip. After that the connection is closed and the keys of
-    the batch count as misses. It must be longer than 0 and shorter than `server.request_timeout`."""
+    may take, on top of the way there (`round_trip_at_most`). After that the connection is closed and
+    the keys of the batch count as misses. It must be longer than 0 and shorter than
+    `server.request_timeout`."""
+    round_trip_at_most: Duration = Duration.parse("1s")
+    """The most that the way to a memcached server adds to `timeout`. What it adds is measured:
+    three round trips and four times their jitter. For a near server it is about 1 ms. 0: nothing is
+    added."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
     gutter_ttl: Duration = Duration.parse("10s")
@@ -226,13 +231,18 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections of this instance to the cells' Redis servers, and what these keep."""
 
     connect_timeout: Duration = Duration.parse("200ms")
-    """How long a request waits for a connection to a cell that is opened; six round trips come
-    on top once the way is known. The opening itself goes on for 5 s, and later requests use the
+    """How long a request waits for a connection to a cell that is opened; three round trips
+    come on top once the way is known. The opening itself goes on for 5 s, and later requests use the
     connection. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
     """How long one exchange (a script call with a batch of keys) with one cell may take, on
-    top of the measured round trip. After that the connection is closed; reads go on without the cell,
-    and nothing is written to it. It must be longer than 0 and shorter than `server.request_timeout`."""
+    top of the way there (`round_trip_at_most`). After that the connection is closed; reads go on
+    without the cell, and nothing is written to it. It must be longer than 0 and shorter than
+    `server.request_timeout`."""
+    round_trip_at_most: Duration = Duration.parse("1s")
+    """The most that the way to a cell adds to `timeout`. What it adds is measured: three round
+    trips and four times their jitter, so that an exchange with a far cell outlives a packet that is
+    lost. For a near cell it is about 1 ms. 0: nothing is added."""
     max_batch: int = 256
     """The most keys in one script call, 1 to 10000; more go in several. Two calls that read
     are under way at a time."""

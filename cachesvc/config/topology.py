@@ -201,6 +201,12 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     """The base URLs of the operations ports of those instances that have one
     (`server.operations`), by the instance's name. Commands and other instances ask there for what the
     data port does not serve; an instance without one is asked at its own URL."""
+    partitions: tuple[str, ...] = ()
+    """Prefixes of the names of partitions that are homed in this region: `eu.` for `{eu.ws-7}`
+    and for `eu.ws-7`. They are placed among the active cells of this region only, unless a pin says
+    otherwise. Who makes a partition chooses its region by its name, so nothing that exists moves if
+    no partition has the prefix yet; else give `former`, as for any move. While a region has
+    prefixes, its cells keep their `region`."""
     queue_on_disk: bool = True
     """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
     namespace. Otherwise a queue without persistence is named as wrong."""
@@ -221,6 +227,8 @@ class Former(Struct, frozen=True, forbid_unknown_fields=True):
     """The cells that were active, name to weight. All of them must still be in `cells`."""
     pins: dict[str, str] = field(default_factory=dict)
     """The pins that were in force: partition to cell."""
+    partitions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The prefixes that were in force: region to its `partitions`."""
 
 
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ They are about names, references and combinations of fields.
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cachesvc.config.addresses import (
     REDIS_URLS,
@@ -53,6 +53,9 @@ def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
             _check_region(region, f"$.regions.{name}", found)
         _check_cells(topology, found)
         _check_pins(topology.pins, topology.cells, "$.pins", found)
+        prefixes = {name: region.partitions for name, region in topology.regions.items()}
+        active = [name for name, cell in topology.cells.items() if cell.active]
+        _check_prefixes(prefixes, active, topology, "$.regions.{}.partitions", found)
         if topology.former is not None:
             _check_former(topology.former, topology, found)
         for name, namespace in topology.namespaces.items():
@@ -139,6 +142,37 @@ def _check_pins(pins: Mapping[str, str], cells: Collection[str], path: str, foun
         found.require(cell in cells, here, f"no cell {cell!r}{did_you_mean(cell, cells)}", "$.cells")
 
 
+def _check_prefixes(
+    prefixes: Mapping[str, Sequence[str]],
+    active: Collection[str],
+    topology: Topology,
+    path: str,
+    found: Mistakes,
+) -> None:
+    """Notes prefixes of partitions that place nothing, or more than one region has.
+
+    `path` has a place for the name of the region.
+    """
+    regions = {topology.cells[name].region for name in active if name in topology.cells}
+    taken: dict[str, str] = {}
+    for region, those in prefixes.items():
+        here = path.format(region)
+        if those:
+            why = "its partitions would have no home: the region has no active cell"
+            found.require(region in regions, here, why, "$.cells")
+        for prefix in those:
+            found.require(
+                bool(prefix), here, "an empty prefix would be that of every partition: leave it out"
+            )
+            found.require(
+                "{" not in prefix, here, f"name the partition's beginning without braces: {prefix!r}"
+            )
+            other = taken.setdefault(prefix, region)
+            found.require(
+                other == region, here, f"{prefix!r} is a prefix of region {other}, too: which one is it?"
+            )
+
+
 def _check_former(former: Former, topology: Topology, found: Mistakes) -> None:
     """Notes a former placement that is not known or is the present one.
 
@@ -159,8 +193,16 @@ def _check_former(former: Former, topology: Topology, found: Mistakes) -> None:
         )
         _check_weight(weight, here, found)
     _check_pins(former.pins, topology.cells, f"{path}.pins", found)
+    for region in former.partitions:
+        hint = did_you_mean(region, topology.regions)
+        here = f"{path}.partitions.{region}"
+        found.require(region in topology.regions, here, f"no region {region!r}{hint}", "$.regions")
+    known = {name: those for name, those in former.partitions.items() if name in topology.regions}
+    _check_prefixes(known, former.cells, topology, f"{path}.partitions.{{}}", found)
     active = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
-    moved = (former.cells, former.pins) != (active, topology.pins)
+    prefixes = {name: region.partitions for name, region in topology.regions.items() if region.partitions}
+    before = {name: those for name, those in former.partitions.items() if those}
+    moved = (former.cells, former.pins, before) != (active, topology.pins, prefixes)
     found.require(moved, path, "is where partitions are now: say where they were, or leave it out")
 
 

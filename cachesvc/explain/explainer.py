@@ -224,7 +224,7 @@ class Explainer:
             region=self._topology.cells[name].region,
             why="pinned"
             if self._placement.is_pinned(placed)
-            else "rendezvous hash over active cells: the highest score",
+            else "rendezvous hash over active cells, of its region if a prefix names one: the highest score",
             scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
             former=former if former != name else "",
             master=self._homes.of(key).master,

@@ -19,10 +19,12 @@ reply that says this closes every connection that was made before it:
 MISCONF and OOM are not among them: the server is the right one, its disk or its memory is full, and
 another look at the name would find the same server.
 
-**Distance.** Opening a connection takes two to six round trips (TCP, TLS, HELLO with AUTH, SELECT),
-so no limit that suits a near server is enough for a far one. A caller whose time ends does not end
-the opening: it goes on, for `OPEN_SECONDS` at most, and the next caller finds the connection open.
-Each connection measures its round trip, which is added to the time that a server has to answer.
+**Distance.** Opening a connection takes two round trips, or three with TLS: TCP, TLS, and one
+exchange (`CleanConnection.first`) for HELLO with AUTH, SELECT and the first command of the
+connection's user. No limit that suits a near server is enough for that with a far one. A caller
+whose time ends does not end the opening: it goes on, for `OPEN_SECONDS` at most, and the next
+caller finds the connection open. That exchange measures the server's round trip (`round_trip.py`),
+which is added to the time that a server has to answer.
 """
 
 import asyncio
@@ -33,12 +35,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+import hiredis
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -47,18 +50,21 @@ from cachesvc.config.logins import RedisLogin, RedisLogins, login_for, redis_cre
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
+from cachesvc.tiers.round_trip import RoundTrip
 from cachesvc.tiers.sentinels import QUESTIONS, Ask, MasterName, Place, Told, told_by
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
 
 OPEN_SECONDS = 5.0
-"""The time limit for opening a connection, as long as six round trips of 0.8 s."""
-MOST_ROUND_TRIP_SECONDS = 1.0
-"""The most that is added to a time limit for a round trip.
+"""The time limit for opening a connection.
 
-A server that was slow when the connection was opened looks far, and must not be waited for longer.
-"""
+That is three round trips, and a packet that is lost twice: TCP sends the first one again after 1 s,
+and then after 2 s."""
+OPEN_ROUND_TRIPS = 3
+"""Round trips of an opening at most: TCP, TLS, and the first exchange."""
+MOST_WAY_SECONDS = 1.0
+"""The most that the way adds to the time limit of a call to a queue."""
 
 LEAVE_SECONDS = 1.0
 """Connections in use are closed at most this often.
@@ -157,6 +163,8 @@ class RedisConnections(ConnectionPool):
         if self._master is not None:
             self._master.moved = self._leave_others
         self._moved = _ignored
+        self.round_trip = RoundTrip(MOST_WAY_SECONDS)
+        """That to the server, as the openings of all connections measured it."""
 
     @classmethod
     def at(
@@ -194,11 +202,10 @@ class RedisConnections(ConnectionPool):
         """`host:port` of the master that sentinels named last; empty if none did."""
         return address(*self._master.place) if self._master is not None and self._master.place else ""
 
-    @property
-    def round_trip_seconds(self) -> float:
-        """The shortest round trip that a connection of the pool measured; 0 before the first one."""
-        known: Any = (*self._available_connections, *self._in_use_connections)
-        return min((one.round_trip_seconds for one in known if one.round_trip_seconds), default=0.0)
+    def make_connection(self) -> Any:
+        connection: Any = super().make_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        connection.round_trip = self.round_trip
+        return connection
 
     def follow(self) -> None:
         """Looks now and then whether sentinels name another master, if there are sentinels."""
@@ -245,11 +252,14 @@ def _ignored() -> None:
 class CleanConnection(AbstractConnection):
     """A connection that sees unread bytes, and whose opening outlives a caller that gives up."""
 
-    round_trip_seconds = 0.0
-    """Half of the time that the opening took; 0 before the first opening.
-
-    That is one round trip without TLS and SELECT, and two with them.
-    """
+    round_trip: RoundTrip | None = None
+    """Told of the time of the first exchange, if there is one."""
+    first: "Callable[[], tuple[Any, ...]] | None" = None
+    """Makes a command that is sent in the connection's first exchange, if its user has one."""
+    first_reply: Any = None
+    """The reply to that command; a `ResponseError` if it was refused."""
+    first_sent_at = 0.0
+    """When the first exchange began, on the loop's clock."""
     _opening: "asyncio.Task[None] | None" = None
     _looked_at: tuple[object, Arrivals] | None = None
     """The stream of the open connection, and the look at its socket."""
@@ -275,8 +285,6 @@ class CleanConnection(AbstractConnection):
             raise
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
@@ -284,7 +292,43 @@ class CleanConnection(AbstractConnection):
             # redis-py calls a connection connected from TCP on: the reply to HELLO is still to come.
             await super().disconnect(nowait=True)
             raise
-        self.round_trip_seconds = min((loop.time() - began) / 2, MOST_ROUND_TRIP_SECONDS)
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Greets the server, in one exchange.
+
+        redis-py's own needs one for each of HELLO and SELECT. A command whose greeting was refused is
+        refused by the server, too: it has no login, or would run in another database.
+        """
+        del check_health  # there are no health checks: a connection is looked at before each use
+        self._parser.on_connect(self)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        commands: list[tuple[Any, ...]] = [(b"HELLO", b"3", *await self._login())]
+        if self.client_name:
+            commands.append((b"CLIENT", b"SETNAME", self.client_name))
+        if self.db:
+            commands.append((b"SELECT", self.db))
+        greetings = len(commands)
+        if self.first is not None:
+            commands.append(self.first())
+        loop = asyncio.get_running_loop()
+        self.first_sent_at = loop.time()
+        packed = b"".join(map(hiredis.pack_command, commands))
+        await self.send_packed_command(packed, check_health=False)
+        for _ in range(greetings):
+            await self.read_response(disable_decoding=True)
+        if self.round_trip is not None:
+            self.round_trip.saw(loop.time() - self.first_sent_at)
+        if self.first is not None:
+            try:
+                self.first_reply = await self.read_response(disable_decoding=True)
+            except ResponseError as refusal:
+                self.first_reply = refusal
+
+    async def _login(self) -> tuple[Any, ...]:
+        if self.credential_provider:
+            known = tuple(await self.credential_provider.get_credentials_async())
+        else:
+            known = tuple(filter(None, (self.username, self.password)))
+        return (b"AUTH", *(("default", *known) if len(known) == 1 else known)) if known else ()
 
     def _opened(self, opening: "asyncio.Task[None]") -> None:
         self._opening = None

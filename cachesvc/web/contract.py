@@ -3,14 +3,14 @@
 `Paths` names them all; `app/paths.py` builds the objects that satisfy them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from aiohttp.web import BaseRequest
 
 from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.requests import (
     Answer,
@@ -174,8 +174,19 @@ class Bounded(Protocol):
         ...
 
 
+class Distances(Protocol):
+    """How far home cells are."""
+
+    def distances(self, targets: Iterable[Target], /) -> Mapping[str, float]:
+        """Returns the round trips to the home cells of these targets, in seconds, by name."""
+        ...
+
+
 class Paths(Protocol):
     """Everything that the web layer calls to answer requests."""
+
+    @property
+    def homes(self) -> Distances: ...
 
     @property
     def reader(self) -> Reading: ...

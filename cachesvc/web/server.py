@@ -21,6 +21,7 @@ from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker
 from cachesvc.model.caller import Caller
+from cachesvc.model.change import Target
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
@@ -52,6 +53,7 @@ from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, END_OF_LINES, Reply, has_left
+from cachesvc.web.replies.server_timing import FROM_SECONDS, server_timing
 from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
 from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.callers import peer_of
@@ -73,6 +75,8 @@ invalidation that waits for other instances by naming those that are missing."""
 _SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
 """Operations that are refused under overload. Invalidations are not, or all copies would
 be out of date; nor are the calls that show that there is overload."""
+_TIMED = (*_SHEDDABLE, "release", "delete", "invalidate")
+"""Operations whose answers say what they cost, if they took long: reads and writes."""
 _AUDITED = (401, 403, 421)
 """The statuses of calls that are refused to their caller, and stand in the audit."""
 _AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
@@ -116,6 +120,7 @@ class Web:
         self._reader = paths.reader
         self._trail = paths.trail
         self._fences = paths.fences
+        self._homes = paths.homes
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
@@ -287,6 +292,7 @@ class Web:
         """
         started = perf_counter()
         operation = namespace = ""
+        place: Place | None = None
         port = port or self.data
         spans, hosts = self._spans, port.hosts
         span: Span | None = None
@@ -351,6 +357,8 @@ class Web:
             # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
+        if (seconds := perf_counter() - started) > FROM_SECONDS and operation in _TIMED:
+            reply.add_lines(server_timing(seconds, self._homes.distances(_concerned(reply, place))))
         self._complete(reply, port)
         if reply.outcome == "failed" and has_left(request):
             reply.outcome = LEFT
@@ -495,6 +503,15 @@ class Web:
 
 
 _REFUSED = ("refused", None)
+
+
+def _concerned(reply: Reply, place: Place | None) -> Iterable[Target]:
+    """Returns the targets whose home cells a request needed."""
+    if reply.concerns is not None:
+        return reply.concerns()
+    if place is None or place.kind is not Kind.KEY:
+        return ()
+    return (Target.key(place.namespace, place.key.text),)
 
 
 def _part_of(span: Span | None, work: Awaitable[Reply]) -> Awaitable[Reply]:

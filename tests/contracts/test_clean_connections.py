@@ -221,10 +221,9 @@ class OfACell(Protocol):
                 return None
             case [b"HELLO", *_]:
                 return b"%1\r\n+server\r\n+redis\r\n"
-            case [b"INFO", *_]:
-                return bulk("redis_version:7.0.15\r\nrun_id:abc\r\nrole:master\r\n")
-            case [b"EVALSHA", ATTACH.sha, *_]:
-                return b"*2\r\n:1\r\n" + bulk("")
+            case [b"EVAL", ATTACH.source, *_]:
+                info = "redis_version:7.0.15\r\nrun_id:abc\r\nrole:master\r\n"
+                return b"*3\r\n:1\r\n" + bulk("") + bulk(info)
             case [*_, last]:
                 return self.answer_to(last.decode())
             case other:

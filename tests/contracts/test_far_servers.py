@@ -20,7 +20,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.memcached import MemcachedTier
-from cachesvc.tiers.l3.contract import FenceReply, Put, Read, Reply
+from cachesvc.tiers.l3.contract import FenceReply, Put, Read, Reply, Use
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.redis_connections import RedisConnections
 from tests.doubles.own_time import OwnTime
@@ -96,6 +96,14 @@ async def test_a_far_cell_attaches_and_answers(redis: RealServer, round_trip_ms:
         await succeeded(fence)
         for _ in range(3):
             await succeeded(read)
+        connects = cell.statistics().connects
+        for _ in range(3):
+            assert (await cell.report()).info["role"] == "master"
+            assert (await cell.claim([Use("eu", "i1", "q1")], 10 * SECONDS)).server
+        assert cell.statistics().connects <= connects + 1, "none of them was closed"
+        shown = cell.statistics()
+        assert round_trip_ms / 1000 <= shown.round_trip_seconds < 1
+        assert shown.timeout_seconds > 0.1 + round_trip_ms / 1000
         now = CLOCK.now_us()
         put = Put(KEY, Entry(b"v", now, now + 60 * SECONDS))
         await succeeded(lambda: _first(cell.put_many([put])))
@@ -114,6 +122,28 @@ async def test_a_far_cell_attaches_and_answers(redis: RealServer, round_trip_ms:
 
 async def _first(calling: Awaitable[object]) -> object:
     return (await calling)[0]  # type: ignore[index]  # a sequence of answers
+
+
+async def test_a_connection_to_a_cell_greets_and_attaches_in_one_exchange() -> None:
+    """The server answers nothing before it has read all: a second exchange would not come."""
+    info = b"run_id:r1\r\nrole:master\r\nredis_version:7.4.0\r\n"
+    attached = b"*3\r\n:1\r\n$0\r\n\r\n$%d\r\n%b\r\n" % (len(info), info)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = b""
+        while not said.endswith(b"\r\n77\r\n"):
+            said += await reader.read(1 << 16)
+        assert said.index(b"HELLO") < said.index(b"secret") < said.index(b"SELECT") < said.index(b"EVAL")
+        writer.write(b"%1\r\n+proto\r\n:3\r\n+OK\r\n" + attached)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"redis://:secret@127.0.0.1:{listening.sockets[0].getsockname()[1]}/3"
+        cell = RedisCell("c1", url, L3(), SKEW_US, CLOCK, placement=(5, 77))
+        await cell.start()
+        await until("it is attached", lambda: cell.issuer != 0)
+        await cell.stop()
 
 
 async def test_a_cell_that_hangs_from_the_start_costs_a_request_the_time_of_a_near_one(
@@ -188,7 +218,7 @@ async def test_an_opening_goes_on_behind_a_caller_that_gave_up_and_the_next_one_
 async def test_a_far_memcached_is_connected_and_answers(memcached: RealServer, round_trip_ms: int) -> None:
     async with far(memcached, round_trip_ms) as (port, link):
         leaf = MemcachedTier("mc", f"127.0.0.1:{port}", L2(), CLOCK)
-        tier = Deadline(leaf, L2().timeout.seconds, round_trip_seconds=leaf.round_trip_seconds)
+        tier = Deadline(leaf, L2().timeout.seconds, way_seconds=leaf.way_seconds)
         await tier.start()
         await succeeded(lambda: _first(tier.get_many([KEY])))
         now = CLOCK.now_us()

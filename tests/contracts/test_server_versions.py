@@ -40,7 +40,7 @@ async def hostile(info: str, *, refused_second: str = "") -> AsyncIterator[str]:
                 words.append((await reader.readexactly(size + 2))[:-2])
             answers = {
                 b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
-                b"EVALSHA": b"*2\r\n:1\r\n$0\r\n\r\n",
+                b"EVAL": b"*3\r\n:1\r\n$0\r\n\r\n$%d\r\n%b\r\n" % (len(info), info.encode()),
                 b"INFO": b"$%d\r\n%b\r\n" % (len(info), info.encode()),
                 b"TIME": b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n",
                 b"CONFIG": b"-NOPERM this user has no permissions to run the 'config|get' command\r\n",

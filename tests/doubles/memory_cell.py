@@ -89,6 +89,7 @@ class MemoryCell:
         self._skew_us = skew_us
         self._retention_us = retention_us
         self._nonce = nonce
+        self.round_trip_seconds = 0.0
         self.issuer = new_issuer()
         """The number of this server. Every other server has another one, a replica too."""
         self._copies: dict[bytes, _Copy] = {}

@@ -1,11 +1,11 @@
 """Doubles of everything that the web layer calls. They record what they were asked."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError
@@ -220,6 +220,18 @@ class FakeFences:
         return 0 if entry.confirmed else entry.as_of + 7
 
 
+class FakeHomes:
+    """Home cells, as many and as far as `ways` says, whatever is asked."""
+
+    def __init__(self) -> None:
+        self.ways: dict[str, float] = {}
+        self.asked: list[str] = []
+
+    def distances(self, targets: Iterable[Target]) -> Mapping[str, float]:
+        self.asked = [target.text for target in targets]
+        return self.ways
+
+
 class FakePaths:
     """All of them, on one clock."""
 
@@ -231,3 +243,4 @@ class FakePaths:
         self.explainer = FakeExplainer()
         self.hot_keys = HotKeys(("pages", "users"), clock)
         self.fences = FakeFences()
+        self.homes = FakeHomes()

@@ -8,7 +8,9 @@ The proxy is a process of its own, so that neither a busy test nor a stopped one
 traffic. It obeys one `Order` per line on its control port and answers each with `Passed`. A
 direction of a link is in one of these modes:
 
-    open   bytes pass, after `delay_ms`
+    open   bytes pass, after `delay_ms` and up to `jitter_ms` more, in order. Of the pieces in which
+           they come, the share `loss` is late by the time in which TCP notices a loss and sends a
+           packet again, and what comes behind it on its connection with it
     hold   bytes wait and are delivered when the link opens, also those of a caller that hung up
            meanwhile, as a network would do: a write that was given up arrives late
     lose   bytes are dropped; connections that lost some are reset when the link opens
@@ -16,6 +18,7 @@ direction of a link is in one of these modes:
 """
 
 import asyncio
+import random
 import socket
 import struct
 import sys
@@ -27,6 +30,10 @@ import uvloop
 from msgspec import Struct
 
 CHUNK = 1 << 16
+MOST_ON_THE_WAY = 1024
+"""Pieces that are on the way at once, for each connection and direction."""
+RESENT_AFTER_SECONDS = 0.2
+"""TCP sends a packet again after so long and a round trip (Linux, `TCP_RTO_MIN`)."""
 
 Mode = Literal["open", "hold", "lose", "cut"]
 
@@ -39,6 +46,8 @@ class Order(Struct, forbid_unknown_fields=True):
     way: Literal["both", "up", "down"] = "both"
     """`up` is the direction from the client to the server."""
     delay_ms: float = 0
+    jitter_ms: float = 0
+    loss: float = 0
     to: int = 0
     """The port that new connections lead to, as when a name moves; 0: the link's own server."""
 
@@ -61,14 +70,16 @@ class Way:
 
     def __init__(self) -> None:
         self._mode: Mode = "open"
-        self._delay = 0.0
+        self._delay = self._jitter = self._loss = 0.0
+        self._dice = random.Random(1)
         self._opened = asyncio.Event()
         self._opened.set()
         self.bytes = self.stopped = 0
 
-    def set(self, mode: Mode, delay: float) -> None:
-        """Sets the mode, and the delay in seconds."""
-        self._mode, self._delay = mode, delay
+    def set(self, order: Order) -> None:
+        """Sets the mode, the delay, and what makes some pieces later."""
+        self._mode, mode = order.mode, order.mode
+        self._delay, self._jitter, self._loss = order.delay_ms / 1000, order.jitter_ms / 1000, order.loss
         if mode in ("hold", "lose"):
             self._opened.clear()
         else:
@@ -79,15 +90,44 @@ class Way:
 
         Raises `ConnectionError` when some of its bytes were lost.
         """
-        while chunk := await reader.read(CHUNK):
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MOST_ON_THE_WAY)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._take(reader, on_the_way))
+            both.create_task(self._deliver(on_the_way, writer))
+
+    async def _take(
+        self, reader: asyncio.StreamReader, on_the_way: "asyncio.Queue[tuple[float, bytes]]"
+    ) -> None:
+        """Puts pieces on the way, each with the time when it is there; the last one is empty."""
+        due = 0.0
+        while True:
+            chunk = await reader.read(CHUNK)
             self.bytes += len(chunk)
-            if self._delay:
-                await asyncio.sleep(self._delay)
+            due = max(due, asyncio.get_running_loop().time() + self._seconds())
+            await on_the_way.put((due, chunk))
+            if not chunk:
+                return
+
+    async def _deliver(
+        self, on_the_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            due, chunk = await on_the_way.get()
+            if (left := due - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(left)
             await self._pass(len(chunk))
+            if not chunk:
+                writer.write_eof()
+                return
             writer.write(chunk)
             await writer.drain()
-        await self._pass(0)
-        writer.write_eof()
+
+    def _seconds(self) -> float:
+        """Returns the time that the next piece takes."""
+        seconds = self._delay + self._dice.uniform(0, self._jitter)
+        while self._loss and self._dice.random() < self._loss:
+            seconds += RESENT_AFTER_SECONDS + 2 * self._delay
+        return seconds
 
     async def _pass(self, size: int) -> None:
         """Returns when the bytes may pass: at once if the direction is open.
@@ -123,7 +163,7 @@ class Link:
         self._leads_to = order.to or self._target
         for name, way in (("up", self._up), ("down", self._down)):
             if order.way in ("both", name):
-                way.set(order.mode, order.delay_ms / 1000)
+                way.set(order)
         if self._is_cut:
             for writer in self._open:
                 _reset(writer)

@@ -16,7 +16,9 @@ from cachesvc.app.tasks import Tasks
 from cachesvc.changes.broadcast.events import read_vector
 from cachesvc.changes.contract import position_of
 from cachesvc.model.change import Change
+from cachesvc.model.errors import TierTimeoutError
 from cachesvc.model.requests import InvalidateOptions, Reach
+from cachesvc.tiers.l3.contract import Claimed
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.paths.living import hang, living
 from tests.paths.running import Running
@@ -87,6 +89,28 @@ async def test_trace_42_a_wait_must_not_end_while_instances_follow_another_queue
         receipt = await i0.paths.invalidate("a", wait=Reach.REGION)
         assert not receipt.reached
         assert "another queue of here" in receipt.missing
+
+
+async def test_trace_70_a_cell_that_hangs_must_not_let_the_notes_in_other_cells_end() -> None:
+    """A note counts for less than the far cell's limit: one of the two believes its own queue."""
+    far = FarSide()
+    store = Store(far)
+
+    async def hanging(*_: object) -> Claimed:
+        await asyncio.sleep(4)
+        raise TierTimeoutError("c2", "no answer")
+
+    async with of_two_queues(far) as (i0, i1):
+        await asyncio.sleep(2)
+        far.other.claim = hanging  # type: ignore[method-assign]  # for this trace
+        for change in range(1, 7):
+            await i1.paths.value("a")
+            await i0.paths.value("b")
+            store.value = b"%d" % change
+            await i0.paths.changes.append(Change("docs", keys=("a",)))
+            await i1.paths.changes.append(Change("docs", keys=("b",)))
+            await asyncio.sleep(4)
+            assert await i1.paths.value("a") == await i0.paths.value("b") == store.value
 
 
 async def test_trace_42_is_over_once_all_use_the_same_queue() -> None:

@@ -15,6 +15,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
@@ -35,7 +36,13 @@ from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.answer_shapes import ShapeError, as_it_is, data, parts
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.breaker import Breaker, is_outage, not_tried
-from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections, is_demotion
+from cachesvc.tiers.redis_connections import (
+    DEFAULT_ACCESS,
+    OPEN_ROUND_TRIPS,
+    Access,
+    RedisConnections,
+    is_demotion,
+)
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport
 
 T = TypeVar("T")
@@ -46,11 +53,11 @@ CHANGES, GROUP, FENCES, DEAD = "changes", "cachesvc", "fences", "changes:dead"
 TIMEOUT = Duration.parse("1s")
 """Time limit of one call. This is not the data path: waiting for a second costs an
 invalidation less than starting it anew."""
-ROUND_TRIPS = 5
-"""Round trips of a call at most, whose time it has on top of its limit.
+ROUND_TRIPS = OPEN_ROUND_TRIPS + 1
+"""Round trips of a call, whose time it has on top of its limit: connecting, and its own.
 
-Connecting takes two without TLS, a script that has to be loaded three. Connecting goes on behind a
-call that failed.
+A script that has to be loaded takes two more, and the limit is long enough for them. Connecting
+goes on behind a call that failed.
 """
 MOST_AT_ONCE = 256
 """Calls of one exchange at most. The rest waits for the next one."""
@@ -220,10 +227,15 @@ class RedisServer:
         that the next call looks the server's name up anew.
         """
         self._connections.follow()
-        seconds = self._timeout + ROUND_TRIPS * self._connections.round_trip_seconds
+        round_trip = self._connections.round_trip
+        seconds = self._timeout + round_trip.way_of(ROUND_TRIPS)
+        samples, began = round_trip.samples, perf_counter()
         try:
             async with asyncio.timeout(wait_seconds + seconds):
-                return taken(await exchange)
+                answer = await exchange
+            if not wait_seconds and samples == round_trip.samples:  # no connection was opened for it
+                round_trip.saw(perf_counter() - began)
+            return taken(answer)
         except (TimeoutError, RedisTimeoutError) as error:
             raise TierTimeoutError(self.where, f"no answer within {seconds:.1f} s") from error
         except (ResponseError, BusyLoadingError) as error:

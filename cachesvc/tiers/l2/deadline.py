@@ -1,7 +1,7 @@
 """A time limit for a whole exchange.
 
 The limit holds wherever the child spends the time: waiting for its turn, connecting, reading a slow
-answer. A round trip to the server comes on top, so a far server has as much time as a near one; and
+answer. The way to the server comes on top, so a far server has as much time as a near one; and
 so does the time of the bytes that are moved meanwhile (`fair_timeout.py`), those of the exchanges
 before, whose end is waited for, among them.
 """
@@ -26,7 +26,7 @@ class Deadline:
         seconds: float,
         *,
         name: str = "tier",
-        round_trip_seconds: Callable[[], float] = lambda: 0.0,
+        way_seconds: Callable[[], float] = lambda: 0.0,
         bytes_moved: Callable[[], int] = lambda: 0,
     ) -> None:
         """`bytes_moved` returns the bytes that were sent to the server or came from it, ever."""
@@ -34,13 +34,13 @@ class Deadline:
             raise ValueError(f"{name}: a deadline must be above 0 s, not {seconds}")
         self._child = child
         self._at_the_server = seconds
-        self._round_trip_seconds = round_trip_seconds
+        self._way_seconds = way_seconds
         self._bytes_moved = bytes_moved
         self._name = name
 
     @property
     def _seconds(self) -> float:
-        return self._at_the_server + self._round_trip_seconds()
+        return self._at_the_server + self._way_seconds()
 
     def _limit(self) -> FairTimeout:
         before, moved = self._bytes_moved(), self._bytes_moved

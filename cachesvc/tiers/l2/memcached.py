@@ -71,6 +71,7 @@ class MemcachedTier:
             access,
             connect_timeout=settings.connect_timeout.seconds,
             timeout=settings.timeout.seconds,
+            round_trip_at_most=settings.round_trip_at_most.seconds,
             no_delay=True,
         )
         self._client = client
@@ -126,14 +127,14 @@ class MemcachedTier:
 
     async def look(self, key: Key) -> Lookup:
         """Returns the copy for a person who asks: nothing changes and nothing is counted."""
-        seconds = self._timeout_seconds + 2 * self.round_trip_seconds()  # it connects, too
+        seconds = self._timeout_seconds + self._client.round_trip.way_of(2)  # it connects, too
         return await look(
             self.name, self.address, self._access, wire_name(key.id), key, self._unpack, seconds
         )
 
-    def round_trip_seconds(self) -> float:
-        """The shortest exchange with the server, nearly the way there and back; 0 at first."""
-        return self._client.round_trip_seconds
+    def way_seconds(self) -> float:
+        """The time that a time limit of an exchange has for the way; 0 before the first exchange."""
+        return self._client.round_trip.way_seconds
 
     def bytes_moved(self) -> int:
         """The bytes that were sent to the server or came from it since the start."""
@@ -190,6 +191,7 @@ class MemcachedTier:
         self._batched_keys += keys
 
     def statistics(self) -> TierStatistics:
+        way = self._client.round_trip
         return TierStatistics(
             hits=self._hits,
             misses=self._misses,
@@ -201,6 +203,9 @@ class MemcachedTier:
             damaged=self._damaged,
             unsealed=self._unsealed,
             unreadable=self._thread.unreadable,
+            round_trip_seconds=way.seconds,
+            jitter_seconds=way.jitter_seconds,
+            timeout_seconds=self._timeout_seconds + way.way_seconds,
         )
 
     def __repr__(self) -> str:

@@ -20,15 +20,15 @@ A connection on which anything arrived between two exchanges is closed before th
 surplus reply would be read as the reply to it, and every later reply as that of the next exchange.
 
 Opening a connection, and the first exchange on it, have `connect_timeout` each, because nobody
-knows yet how far the server is. The first exchange measures it (`round_trip_seconds`): all later
-ones have the time of a round trip on top of `timeout`. An exchange of many bytes has the time that
+knows yet how far the server is. The exchanges measure it (`round_trip.py`): all later ones have the
+time of the way on top of `timeout`. An exchange of many bytes has the time that
 these take at an honest pace on top (`fair_timeout.py`), as far as they have been moved.
 """
 
 import contextlib
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from pymemcache.exceptions import (
     MemcacheClientError,
@@ -40,6 +40,8 @@ from pymemcache.exceptions import (
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.fair_timeout import seconds_for
 from cachesvc.tiers.l2.any_address import AnyAddressClient
+from cachesvc.tiers.l2.memcached_access import DEFAULT_ACCESS, MemcachedAccess
+from cachesvc.tiers.round_trip import SMALL_BYTES, RoundTrip
 
 _RECEIVE_BYTES = 1 << 18
 _SEND_BYTES = 1 << 16
@@ -50,8 +52,10 @@ itself, which costs the kernel 0.8 KB of socket buffer however short the reply i
 about 270 unread replies memcached waits for this client to read, while this client
 waits for memcached to read the rest of the commands."""
 
-MOST_ROUND_TRIP_SECONDS = 1.0
-"""The most that a round trip adds to a time limit, for a server that was slow at first."""
+MOST_WAY_SECONDS = 1.0
+"""The most that the way adds to a time limit unless the client is told otherwise."""
+_SOME_SECONDS = 0.005
+"""The socket's time limit follows the way when it is off by this and by a tenth."""
 
 LARGEST_VALUE: Final = 1 << 20
 """Bytes of the longest value that an answer may have.
@@ -77,8 +81,6 @@ class PipelinedClient(AnyAddressClient):
     """The look at the socket of the open connection."""
     is_learning = True
     """True until the first exchange on a connection has ended."""
-    round_trip_seconds = 0.0
-    """The shortest exchange on the connection; 0 before the first one ever."""
     moved_bytes = 0
     """The bytes that were sent and received, ever. The event loop reads it."""
     _moved_before = 0
@@ -88,6 +90,18 @@ class PipelinedClient(AnyAddressClient):
     """The time limit of one exchange; None: no limit."""
     _is_shortened = False
     """True if the socket's time limit is less than that of a whole exchange."""
+
+    def __init__(
+        self,
+        address: str,
+        access: MemcachedAccess = DEFAULT_ACCESS,
+        *,
+        round_trip_at_most: float = MOST_WAY_SECONDS,
+        **settings: Any,
+    ) -> None:
+        super().__init__(address, access, **settings)
+        self.round_trip = RoundTrip(round_trip_at_most)
+        """That to the server, as the exchanges on all connections measured it."""
 
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Returns the values held under `names`, which must be legal (`wire_name`).
@@ -201,12 +215,15 @@ class PipelinedClient(AnyAddressClient):
 
     def exchanged(self) -> None:
         """Notes that an exchange ended with its replies: that measures the way to the server."""
-        seconds = min(perf_counter() - self._began, MOST_ROUND_TRIP_SECONDS)
-        if self.sock is None or not (self.is_learning or seconds < self.round_trip_seconds):
+        is_first, self.is_learning = self.is_learning, False
+        if is_first or self.moved_bytes - self._moved_before < SMALL_BYTES:
+            self.round_trip.saw(perf_counter() - self._began)
+        if self.sock is None or self.timeout is None:
             return
-        self.is_learning, self.round_trip_seconds = False, seconds
-        if self.timeout is not None:
-            self._limit(self.timeout + seconds)
+        seconds = self.timeout + self.round_trip.way_seconds
+        off = abs(seconds - (self._limit_seconds or 0))
+        if is_first or off > max(_SOME_SECONDS, seconds / 10):
+            self._limit(seconds)
 
     def close(self) -> None:
         """Closes the connection. The next exchange makes a new one, and measures the way anew."""

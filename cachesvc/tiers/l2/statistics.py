@@ -26,6 +26,12 @@ class TierStatistics(Struct, frozen=True):
     """Copies without a seal that fits, where copies are sealed. Each is a miss."""
     unreadable: int = 0
     """Answers out of the protocol. Each failed its exchange and closed the connection."""
+    round_trip_seconds: float = 0
+    """The estimate of the way there and back; 0 before the first exchange."""
+    jitter_seconds: float = 0
+    """The mean deviation of that."""
+    timeout_seconds: float = 0
+    """The time limit of an exchange now, without the time of large values."""
 
 
 class Fullness(Struct, frozen=True):

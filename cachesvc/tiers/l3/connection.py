@@ -1,17 +1,17 @@
 """One connection to a cell's server, one exchange at a time.
 
-    open:  connect → INFO (a master? which server?) → attach (a server or a placement that the cell
-           does not know makes the cell a new issuer)
+    open:  connect → greet and attach, in one exchange (a master? which server? a server or a
+           placement that the cell does not know makes the cell a new issuer)
     run:   EVALSHA → the reply;  NOSCRIPT → load, again;  "attach first" → attach, again (once)
 
 redis-py makes the connection and reads the replies. The exchange is driven here, because redis-py's
 client would add a pool, a retry loop and a measurement to every batch, and one more task for the
 time limit of the write.
 
-The time limit of an exchange is that of the server, and on top a round trip for each time that the
-exchange goes there and back: a far server has as much time to answer as a near one. On top of that
-is the time of its bytes (`fair_timeout.py`): of those that are written from the beginning, and of
-those that are read as far as they have come.
+The time limit of an exchange is that of the server, and on top the way there (`round_trip.py`),
+with a round trip for each time that the exchange goes there and back: a far server has as much time
+to answer as a near one. On top of that is the time of its bytes (`fair_timeout.py`): of those that
+are written from the beginning, and of those that are read as far as they have come.
 
 Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
 connection: a reply that arrives later can never be taken for the answer to another exchange. Nor
@@ -19,7 +19,7 @@ can a reply that nobody asked for: a connection with anything to read is not usa
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -40,8 +40,9 @@ from cachesvc.tiers.fair_timeout import FairTimeout, seconds_for
 from cachesvc.tiers.l3.issuer import issuer_of
 from cachesvc.tiers.l3.replies import attached_in
 from cachesvc.tiers.l3.script import ATTACH, Script
-from cachesvc.tiers.redis_connections import MOST_ROUND_TRIP_SECONDS, CleanConnection, is_demotion
+from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport, fields_of, version_of
+from cachesvc.tiers.round_trip import SMALL_BYTES, RoundTrip
 from cachesvc.tiers.server_settings import LEAST_REDIS
 
 T = TypeVar("T")
@@ -84,15 +85,17 @@ class CellConnection:
         skew_us: int,
         retention_ms: int,
         timeout_seconds: float,
+        round_trip: RoundTrip,
         check: Callable[[int], None],
         attached: Callable[[Attached], None],
         unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes a connection that is not open yet.
 
-        `check` is given the number of the server before it is attached to, and may raise `TierError`.
-        `attached` is told of each attaching, in the step that ends it, and `unreadable` of each answer that
-        is out of the protocol or of another shape.
+        `round_trip` is that to the server, which all its connections measure. `check` is given the
+        number of the server that was attached to, before it counts, and may raise `TierError`.
+        `attached` is told of each attaching, in the step that ends it, and `unreadable` of each answer
+        that is out of the protocol or of another shape.
         """
         self._connection = connection
         self._where = where
@@ -100,6 +103,7 @@ class CellConnection:
         self._skew = b"%d" % skew_us
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
+        self._round_trip = round_trip
         self._check = check
         self._attached = attached
         self._unreadable = unreadable
@@ -119,8 +123,6 @@ class CellConnection:
         is closed, and others to the same address may lead to the same server."""
         self.opened_at = float("-inf")
         """When the server's name was looked up, on the loop's clock."""
-        self.round_trip_seconds = 0.0
-        """The time of the INFO of the last attach; 0 before it."""
 
     def __repr__(self) -> str:
         return f"<CellConnection {self._where} [{'open' if self.is_open else 'closed'}]>"
@@ -172,7 +174,7 @@ class CellConnection:
     async def run_alone(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
         """Returns `taken` of the answer to a script without the prelude. Raises `TierError`."""
         exchange = self._run_alone(script, args, taken)
-        said: T = await self._guarded(exchange, self._timeout_seconds, script.name)
+        said: T = await self._guarded(exchange, self._seconds, script.name)
         return said
 
     async def run_untouched(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
@@ -185,7 +187,7 @@ class CellConnection:
 
     async def attach_again(self) -> None:
         """Asks which server this is, and attaches to it. Raises `TierError`."""
-        await self._guarded(self._attach(), self._timeout_seconds, "attach")
+        await self._guarded(self._attach(), self._seconds, "attach")
 
     async def report(self, now_us: Callable[[], int]) -> RedisReport:
         """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
@@ -195,7 +197,7 @@ class CellConnection:
     @property
     def _seconds(self) -> float:
         """The time limit of an exchange of one round trip."""
-        return self._timeout_seconds + self.round_trip_seconds
+        return self._timeout_seconds + self._round_trip.way_seconds
 
     def _bytes_come(self) -> int:
         return self._connection.taken_bytes
@@ -203,7 +205,7 @@ class CellConnection:
     def _allow(self, round_trips: int) -> None:
         """Gives the running exchange the time of further round trips."""
         if self._limit is not None:
-            self._limit.extend(round_trips * self.round_trip_seconds)
+            self._limit.extend(round_trips * self._round_trip.seconds)
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
@@ -252,15 +254,26 @@ class CellConnection:
         return UnreadableAnswerError(self._where, why)
 
     async def _connect(self) -> None:
-        await self._connection.connect()
-        await self._attach()
+        connection = self._connection
+        connection.first = self._words_to_attach
+        await connection.connect()
+        if isinstance(connection.first_reply, ResponseError):
+            raise connection.first_reply
+        self._take(connection.first_reply, connection.first_sent_at)
         if not self.is_usable:
             raise TierUnavailableError(self._where, "connect: more replies than commands")
 
+    def _words_to_attach(self) -> tuple[Any, ...]:
+        """Returns the command that attaches, with its source: a server may have lost the script."""
+        return (b"EVAL", ATTACH.source, b"0", self._skew, *self._placement)
+
     async def _attach(self) -> None:
-        began = perf_counter()
-        said = await self._info("server", "replication")
-        self.round_trip_seconds = min(perf_counter() - began, MOST_ROUND_TRIP_SECONDS)
+        sent = asyncio.get_running_loop().time()
+        self._take(await self._call(*self._words_to_attach()), sent)
+
+    def _take(self, answer: Any, sent: float) -> None:
+        """Takes in the answer of the script that attaches. Raises `TierError` if it is refused."""
+        now_us, why_new, said = attached_in(answer)
         if not said.get("run_id"):
             why = "its INFO has no run_id, so it is not known which server it is"
             raise TierUnavailableError(self._where, why)
@@ -275,21 +288,11 @@ class CellConnection:
         issuer = issuer_of(run_id, replication_id, self._connection.db)
         self._check(issuer)
         self._run_id = f"{run_id} {replication_id}".encode()
-        loop = asyncio.get_running_loop()
-        sent = loop.time()
-        answer = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
-        now_us, why_new = attached_in(answer)
-        self._attached_at = loop.time()
+        self._attached_at = asyncio.get_running_loop().time()
         self._ahead_us = now_us - int(self._attached_at * SECONDS)
         passed_us = int((self._attached_at - sent) * SECONDS)
         self.issuer = issuer
         self._attached(Attached(issuer, now_us + passed_us, why_new, sent))
-
-    async def _info(self, *sections: str) -> Mapping[str, str]:
-        said = await self._call(b"INFO", *(section.encode() for section in sections))
-        if not isinstance(said, bytes):
-            raise UnreadableAnswerError(self._where, f"info: a reply that is none: {said!r:.80}")
-        return fields_of(said)
 
     async def _report(self, now_us: Callable[[], int]) -> RedisReport:
         sent_us = now_us()
@@ -317,7 +320,7 @@ class CellConnection:
                 return NEW_ISSUER_WAITS
             if type(reply) is not int or reply != ATTACH_FIRST:
                 return taken(reply)
-            self._allow(4)  # INFO, the script that attaches, perhaps loaded first, and this one again
+            self._allow(2)  # the script that attaches, and this one again
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record again and again")
 
@@ -325,7 +328,7 @@ class CellConnection:
         loop, limit = asyncio.get_running_loop(), self._limit
         assert limit is not None  # noqa: S101  `_guarded` sets it
         if loop.time() - self._attached_at > TIME_HOLDS_SECONDS:
-            self._allow(3)
+            self._allow(1)
             await self._attach()
         for _ in range(2):
             self._may_run_until = limit.due + self._timeout_seconds
@@ -342,7 +345,7 @@ class CellConnection:
                 return NEW_ISSUER_WAITS
             if type(reply) is not int or reply not in (ATTACH_FIRST, TOO_LATE):
                 return taken(reply)
-            self._allow(4)
+            self._allow(2)
             if reply == TOO_LATE:
                 limit.extend(self._timeout_seconds)
             await self._attach()
@@ -386,5 +389,10 @@ class CellConnection:
             return await self._call(b"EVALSHA", script.sha, b"0", *args)
 
     async def _call(self, *command: Any) -> Any:
-        await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
-        return await self._connection.read_response(disable_decoding=True)
+        packed = hiredis.pack_command(command)
+        began = perf_counter()
+        await self._connection.send_packed_command(packed, check_health=False)
+        reply = await self._connection.read_response(disable_decoding=True)
+        if len(packed) + self._connection.taken_bytes < SMALL_BYTES:
+            self._round_trip.saw(perf_counter() - began)
+        return reply

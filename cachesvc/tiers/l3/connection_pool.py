@@ -1,8 +1,9 @@
 """The connections to a cell's server: an exchange borrows one, then gives it back.
 
-If none is idle, a new one is opened. A borrower waits `l3.connect_timeout` for that, and six round
-trips on top once the way is known; then it fails. The opening goes on behind it (one at a time), so
-that a cell at any distance is attached, and borrowers never wait for a hung one longer than that.
+If none is idle, a new one is opened. A borrower waits `l3.connect_timeout` for that, and three
+round trips on top once the way is known; then it fails. The opening goes on behind it (one at a
+time), so that a cell at any distance is attached, and borrowers never wait for a hung one longer
+than that.
 
 Nothing bounds their number here: each batcher of a cell has a
 fixed number of batches in flight, and each batch borrows one connection.
@@ -19,16 +20,12 @@ from cachesvc.tiers.l3.issuer import Issuer
 from cachesvc.tiers.redis_connections import (
     DEFAULT_ACCESS,
     LEAVE_SECONDS,
+    OPEN_ROUND_TRIPS,
     OPEN_SECONDS,
     Access,
     RedisConnections,
 )
-
-OPEN_ROUND_TRIPS = 6
-"""Round trips of an opening: TCP, TLS, HELLO with AUTH, SELECT, INFO, the attach script.
-
-Where the script has to be loaded first, they are two more, and the opening may go on behind.
-"""
+from cachesvc.tiers.round_trip import RoundTrip
 
 
 class CellConnectionPool:
@@ -61,6 +58,8 @@ class CellConnectionPool:
         self._skew_us = skew_us
         # `CellConnection` limits the time of an exchange as a whole.
         self._maker = RedisConnections.at(url, access, moved=self.look_again)
+        self.round_trip = self._maker.round_trip = RoundTrip(settings.round_trip_at_most.seconds)
+        """That to the server, as greetings and exchanges on all connections measured it."""
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
         """When a demotion, or another server of this name, was last heard of, on the loop's clock.
@@ -68,7 +67,6 @@ class CellConnectionPool:
         A connection that was opened before may lead to the wrong server, and is not used again."""
         self._late: asyncio.Task[None] | None = None
         """The opening that goes on although its borrower has failed."""
-        self._round_trip_seconds = 0.0
         self._closed = False
         self.connects = 0
         """Connections that were opened since the start."""
@@ -104,7 +102,7 @@ class CellConnectionPool:
 
     async def _opened(self, connection: CellConnection) -> CellConnection:
         """Returns the connection when it is open. Raises `TierError`."""
-        seconds = self._settings.connect_timeout.seconds + OPEN_ROUND_TRIPS * self._round_trip_seconds
+        seconds = self._settings.connect_timeout.seconds + OPEN_ROUND_TRIPS * self.round_trip.seconds
         opening = asyncio.get_running_loop().create_task(
             self._open(connection), name=f"opening to {self._where}"
         )
@@ -133,7 +131,6 @@ class CellConnectionPool:
             await self._leave_if_demoted(connection)
             raise
         self.connects += 1
-        self._round_trip_seconds = connection.round_trip_seconds
 
     async def _keep_when_open(self, connection: CellConnection, opening: "asyncio.Task[None]") -> None:
         try:
@@ -148,12 +145,13 @@ class CellConnectionPool:
     def _new_connection(self) -> CellConnection:
         settings = self._settings
         return CellConnection(
-            self._maker.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
+            self._maker.make_connection(),
             self._where,
             placement=self._placement,
             skew_us=self._skew_us,
             retention_ms=settings.retention // 1000,
             timeout_seconds=settings.timeout.seconds,
+            round_trip=self.round_trip,
             check=self._check,
             attached=self._attached,
             unreadable=self._note_unreadable,

@@ -196,6 +196,11 @@ class Cell(Protocol):
         """`host:port` of the master that sentinels named last; empty if none did."""
         ...
 
+    @property
+    def round_trip_seconds(self) -> float:
+        """The estimate of the way to the server and back; 0 before the first exchange."""
+        ...
+
     def look_again(self) -> None:
         """Notes that another instance's connections lead to another server of this name.
 

@@ -26,6 +26,14 @@ class Homes:
         """Returns every cell that must apply an invalidation of this target."""
         return [self._cells[name] for name in self._placement.cells_of(target)]
 
+    def distances(self, targets: Iterable[Target]) -> Mapping[str, float]:
+        """Returns the round trips to the home cells of these targets, in seconds, by name.
+
+        0 for a cell that was not reached yet.
+        """
+        cells = {cell.name: cell for target in targets for cell in self.of_target(target)}
+        return {name: cell.round_trip_seconds for name, cell in cells.items()}
+
     def former_of_target(self, target: Target) -> list[Cell]:
         """Returns the cells that were home to this target and are not any more.
 

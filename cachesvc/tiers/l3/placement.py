@@ -1,14 +1,16 @@
 """The home of a key: the key's partition, and the cell that the partition is placed in.
 
-A partition is placed by its pin, else by weighted rendezvous hashing over the active cells. Keys
-that are asked for together (one tenant, one workspace) share a partition by sharing a `{tag}`.
+A partition is placed by its pin, else by weighted rendezvous hashing over the active cells: those
+of one region, if the partition's name has a prefix of that region (`regions.<name>.partitions`),
+else all. Keys that are asked for together (one tenant, one workspace) share a partition by sharing
+a `{tag}`.
 
 While partitions move, a topology also says where they were (`former`), and a placement knows the
 placement before it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -33,9 +35,12 @@ class Placement:
         self._pins = topology.pins
         weights = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
         self._hash = Rendezvous(weights)
-        self.id = _id_of(weights, topology.pins)
-        """32 bits, never 0: a digest of the active cells with their weights, and of the pins.
-        Documents that agree in these have the same id, in every process and release."""
+        self._by_prefix = _by_prefix(topology, weights)
+        """Prefixes of partitions, with the cells of the region that has them."""
+        self.id = _id_of(weights, topology.pins, self._by_prefix)
+        """32 bits, never 0: a digest of the active cells with their weights, of the pins, and of
+        the prefixes with their cells. Documents that agree in these have the same id, in every process
+        and release."""
         self.former = Placement(as_it_was(topology)) if topology.former else None
         """The placement before the move; None unless partitions are moving."""
         pinned_to = set(topology.pins.values())
@@ -59,9 +64,10 @@ class Placement:
     def scores(self, name: str) -> list[tuple[str, float]]:
         """Returns the cells by their rendezvous score for a partition, the highest score first.
 
-        The first cell is the home unless a pin names another one.
+        They are those of its region, if a prefix names one. The first cell is the home unless a pin names
+        another one.
         """
-        return self._hash.ranked(name.encode())
+        return self._hash_of(name).ranked(name.encode())
 
     def is_pinned(self, name: str) -> bool:
         """True if a pin places this partition."""
@@ -98,7 +104,13 @@ class Placement:
         return home
 
     def _place(self, name: str) -> str:
-        return self._pins.get(name) or self._hash.first(name.encode())
+        return self._pins.get(name) or self._hash_of(name).first(name.encode())
+
+    def _hash_of(self, name: str) -> Rendezvous:
+        for prefix, cells in self._by_prefix:
+            if name.startswith(prefix):
+                return cells
+        return self._hash
 
     def __repr__(self) -> str:
         remembered = len(self._young) + len(self._old)
@@ -118,15 +130,35 @@ def as_it_was(topology: Topology) -> Topology:
         name: replace(cell, active=name in former.cells, weight=former.cells.get(name, cell.weight))
         for name, cell in topology.cells.items()
     }
-    return replace(topology, cells=cells, pins=former.pins, former=None)
+    regions = {
+        name: replace(region, partitions=former.partitions.get(name, ()))
+        for name, region in topology.regions.items()
+    }
+    return replace(topology, regions=regions, cells=cells, pins=former.pins, former=None)
 
 
-def _id_of(weights: Mapping[str, float], pins: Mapping[str, str]) -> int:
+def _by_prefix(topology: Topology, weights: Mapping[str, float]) -> Sequence[tuple[str, Rendezvous]]:
+    """Returns the prefixes with the active cells of their region, the longest prefix first."""
+    found = []
+    for region, there in topology.regions.items():
+        if there.partitions:
+            near = {name: weight for name, weight in weights.items() if topology.cells[name].region == region}
+            cells = Rendezvous(near)
+            found += [(prefix, cells) for prefix in there.partitions]
+    return sorted(found, key=lambda one: (-len(one[0]), one[0]))
+
+
+def _id_of(
+    weights: Mapping[str, float], pins: Mapping[str, str], by_prefix: Sequence[tuple[str, Rendezvous]]
+) -> int:
     """Returns the placement id, which is wire format: fences carry it.
 
     The digest is of JSON, so that no name can run into the next one; weights stand in hex, which no
     release rounds.
     """
     cells = [[name, float(weights[name]).hex()] for name in sorted(weights)]
-    text = json.dumps([cells, sorted(pins.items())], separators=(",", ":"))
+    document: list[object] = [cells, sorted(pins.items())]
+    if by_prefix:
+        document.append([[prefix, near.names] for prefix, near in by_prefix])
+    text = json.dumps(document, separators=(",", ":"))
     return digest(text.encode()) & 0xFFFFFFFF or 1

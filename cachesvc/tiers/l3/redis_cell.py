@@ -105,6 +105,12 @@ class RedisCellStatistics(Struct, frozen=True):
     """Times that this instance found the cell's fences or its meta record gone."""
     server: int
     """The number of the server behind this instance's connections; 0 before the first."""
+    round_trip_seconds: float
+    """The estimate of the way there and back; 0 before the first exchange."""
+    jitter_seconds: float
+    """The mean deviation of that."""
+    timeout_seconds: float
+    """The time limit of an exchange now, without the time of large values."""
     is_twin: bool
     """True while the cell is refused because another cell is on the same server."""
 
@@ -162,6 +168,7 @@ class RedisCell:
         self._losses = 0
         self._met_at = float("-inf")
         """When the present server was first met, on the loop's clock."""
+        self._timeout_seconds = settings.timeout.seconds
         self._connections = CellConnectionPool(
             url,
             name,
@@ -261,6 +268,10 @@ class RedisCell:
     def master(self) -> str:
         return self._connections.master
 
+    @property
+    def round_trip_seconds(self) -> float:
+        return self._connections.round_trip.seconds
+
     def look_again(self) -> None:
         self._connections.look_again()
 
@@ -287,6 +298,7 @@ class RedisCell:
         self.breaker.seen()
 
     def statistics(self) -> RedisCellStatistics:
+        way = self._connections.round_trip
         return RedisCellStatistics(
             self._exchanges,
             self._failures,
@@ -298,6 +310,9 @@ class RedisCell:
             self._issuer.changes,
             self._losses,
             self._issuer.id,
+            way.seconds,
+            way.jitter_seconds,
+            self._timeout_seconds + way.way_seconds,
             bool(self.refusal),
         )
 

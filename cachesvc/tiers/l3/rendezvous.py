@@ -19,6 +19,11 @@ class Rendezvous:
         # Sorted, so that the winner of a tie does not depend on the order in the document.
         self._candidates = [(name.encode() + b"\0", weights[name], name) for name in sorted(weights)]
 
+    @property
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return [name for _, _, name in self._candidates]
+
     def first(self, text: bytes) -> str:
         """Returns the name with the highest score. Raises `ValueError` if there are no names."""
         if not self._candidates:

@@ -6,13 +6,14 @@ every character.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cachesvc.model.entry import Key
 from cachesvc.tiers.answer_shapes import MOST, ShapeError, data, number, parts, text
 from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Reply
 from cachesvc.tiers.l3.record import from_record, is_damaged_record
+from cachesvc.tiers.redis_report import fields_of
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
@@ -115,10 +116,10 @@ def puts_in(answer: Any, count: int, nonce: bytes) -> list[int | list[Any]]:
     return found
 
 
-def attached_in(answer: Any) -> tuple[int, str]:
-    """Returns the cell's time, and why the attaching made it a new issuer."""
-    now_us, began = parts(answer, 2)
-    return number(now_us), text(began)
+def attached_in(answer: Any) -> tuple[int, str, Mapping[str, str]]:
+    """Returns the cell's time, why the attaching made it a new issuer, and what its INFO says."""
+    now_us, began, info = parts(answer, 3)
+    return number(now_us), text(began), fields_of(data(info))
 
 
 def claimed_in(answer: Any, count: int) -> Claimed:

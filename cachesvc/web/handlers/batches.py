@@ -5,7 +5,7 @@ together, or in portions if their values may be too large for one answer (`../po
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.model.caller import Caller
+from cachesvc.model.change import Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
@@ -138,6 +139,7 @@ class Batches:
             raise
         self._counts.keys(place.namespace, "get_many", outcomes)
         reply.watermark = watermark
+        reply.concerns = partial(_targets_of, keys, missing)
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
         if granted:
@@ -369,6 +371,7 @@ class Batches:
         token = write_token(merged((pair for one in written for pair in one.token), "token"))
         reply = _reply(media, PutResults(results, token))
         reply.attributes = partial(of_batch, outcomes, reading=False)
+        reply.concerns = partial(_targets_of, [key for _, (key, _) in writing], range(len(writing)))
         return reply
 
     @staticmethod
@@ -390,6 +393,12 @@ class Batches:
         for i in writes[admitted:]:
             refusals[i] = error
         rates.charge_bytes(namespace, sum(len(items[i][1].value) for i in writes[:admitted]), caller)
+
+
+def _targets_of(keys: Sequence[Key], places: Iterable[int]) -> Iterator[Target]:
+    """Yields the keys at these places as targets."""
+    for place in places:
+        yield Target.key(keys[place].namespace, keys[place].text)
 
 
 def _reason(refusal: RequestError) -> Release:

@@ -96,6 +96,7 @@ class Invalidations:
         )
         reply = receipt_reply(await bounded)
         reply.attributes = partial(_of_change, change)
+        reply.concerns = change.targets
         reply.has_waited = asked.wait is not Reach.NONE
         return reply
 

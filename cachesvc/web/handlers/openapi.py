@@ -316,6 +316,7 @@ _READ: Json = {
             "ETag": {"schema": {"type": "string"}},
             "Cache-Control": {"schema": {"type": "string"}},
             "Vary": {"schema": {"type": "string"}},
+            "Server-Timing": {"schema": {"type": "string"}},
         },
         "content": _OCTETS,
     },
@@ -337,7 +338,13 @@ _READ: Json = {
     ),
 }
 _WRITTEN: Json = {
-    "204": {"description": "Stored.", "headers": {"Cachesvc-Token": {"schema": {"type": "string"}}}},
+    "204": {
+        "description": "Stored.",
+        "headers": {
+            "Cachesvc-Token": {"schema": {"type": "string"}},
+            "Server-Timing": {"schema": {"type": "string"}},
+        },
+    },
     **_problems(
         ProblemKind.FENCED,
         ProblemKind.PRECONDITION_FAILED,

@@ -6,13 +6,14 @@ serialises it: 10 µs, a quarter of a request. Here the header lines arrive as b
 those that depend on the connection, and leaves out the body for HEAD.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10
 
+from cachesvc.model.change import Target
 from cachesvc.telemetry.traces.trace import Attribute
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ cheaper than a second write."""
 class Reply(web.StreamResponse):
     """An answer: its head, its body, and its values for counters and spans."""
 
-    # Few replies set these five; all others read them from the class.
+    # Few replies set these six; all others read them from the class.
     problem: str = ""
     """The kind of the problem in the body; empty if there is none."""
     has_waited: bool = False
@@ -40,6 +41,8 @@ class Reply(web.StreamResponse):
     """Returns the attributes of its span beyond the outcome; called only if there is a span."""
     watermark: int = CURRENT
     """The watermark, µs, with which the oldest of its values was judged."""
+    concerns: Callable[[], Iterable[Target]] | None = None
+    """Returns the targets whose home cells the request needed; None: those of its place."""
     undelivered: Callable[[], None] | None = None
     """Takes back what was granted; called if the peer has gone, or has closed its side."""
 

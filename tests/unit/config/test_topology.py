@@ -160,6 +160,18 @@ CASES: list[tuple[str, Any, str]] = [
     ("cells", {}, "$.cells: there is no active cell"),
     ("pins/ws-8", "c3", "$.pins.ws-8: no cell 'c3' (there is c1, c2)"),
     ("pins/{ws-8}", "c1", "$.pins.{ws-8}: name the partition without its braces: ws-8"),
+    ("regions/eu/partitions", [""], "$.regions.eu.partitions: an empty prefix would be that of every"),
+    ("regions/eu/partitions", ["{eu."], "$.regions.eu.partitions: name the partition's beginning without"),
+    (
+        "regions/us-west/partitions",
+        ["us."],
+        "$.regions.us-west.partitions: its partitions would have no home: the region has no active cell",
+    ),
+    (
+        "former",
+        {"cells": {"c1": 1}, "partitions": {"e": ["eu."]}},
+        "$.former.partitions.e: no region 'e'",
+    ),
     ("former", {}, "$.former.cells: is missing"),
     ("former", {"cells": {}}, "$.former.cells: is empty: name the cells that were active"),
     (

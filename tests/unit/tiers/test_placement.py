@@ -169,6 +169,45 @@ def test_the_former_placement_is_the_one_that_the_former_document_had() -> None:
     assert as_it_was(before) is before
 
 
+def of_two_regions(**prefixes: tuple[str, ...]) -> Topology:
+    """Cells `eu-1` to `eu-3` and `us-1` to `us-3`; these prefixes by region."""
+    regions = {
+        name: Region(queue=f"redis://{name}/0", partitions=prefixes.get(name, ())) for name in ("eu", "us")
+    }
+    cells = {f"{name}-{n}": Cell(name, f"redis://{name}-{n}/0") for name in regions for n in (1, 2, 3)}
+    return Topology(1, regions, cells, {"pages": Namespace(owner="web")})
+
+
+def test_a_partition_whose_prefix_names_a_region_is_homed_there_and_all_others_stay() -> None:
+    before = Placement(of_two_regions())
+    after = Placement(of_two_regions(eu=("eu.",), us=("us.", "na.")))
+    for prefix, region in (("eu.", "eu"), ("us.", "us"), ("na.", "us")):
+        homes = Counter(after.home(f"{{{prefix}ws-{n}}}:a") for n in range(300))
+        assert sorted(homes) == [f"{region}-{n}" for n in (1, 2, 3)]
+        assert after.cells_of(Target.tag("pages", f"{{{prefix}ws-1}}:t")) == (after.home(f"{prefix}ws-1"),)
+        assert {name for name, _ in after.scores(f"{prefix}ws-1")} == set(homes)
+    assert all(after.home(f"ws-{n}") == before.home(f"ws-{n}") for n in range(300))
+    assert len({Placement(of_two_regions(eu=those)).id for those in ((), ("eu.",), ("eu-",))}) == 3
+
+
+def test_the_longest_prefix_counts_and_a_pin_before_it() -> None:
+    placement = Placement(replace(of_two_regions(eu=("a",), us=("a.b",)), pins={"a.b.1": "eu-2"}))
+    assert {placement.home(f"a.{n}")[:2] for n in range(50)} == {"eu"}
+    assert {placement.home(f"a.b.{n}")[:2] for n in range(2, 50)} == {"us"}
+    assert placement.home("{a.b.1}:x") == "eu-2"
+
+
+def test_the_former_placement_has_the_prefixes_of_then() -> None:
+    before = of_two_regions(eu=("eu.",))
+    cells = dict.fromkeys(before.cells, 1.0)
+    after = replace(of_two_regions(us=("eu.",)), former=Former(cells, partitions={"eu": ("eu.",)}))
+    former = Placement(after).former
+    assert former is not None
+    assert former.id == Placement(before).id != Placement(after).id
+    target = Target.key("pages", "{eu.ws-1}:a")
+    assert (former.home("eu.ws-1"),) == Placement(after).former_cells_of(target)
+
+
 def test_homes_give_the_cells_of_now_and_of_before() -> None:
     cells: dict[str, CellProtocol] = {name: MemoryCell(name, ManualClock(), 0) for name in ("c1", "c2")}
     placement = Placement(topology(c1=False, c2=True, former=Former({"c1": 1.0})))

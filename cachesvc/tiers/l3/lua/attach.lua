@@ -1,8 +1,10 @@
 -- Attaches an instance that has connected, and makes the cell a new issuer where that is needed.
--- ARGV: 1 the server's run id and replication id, 2 S in µs, 3 the id of the instance's placement,
--- 4 the version of its topology.
--- Answers the time in µs, and why the cell is a new issuer: `empty`, `server`, `lost`, `placement`,
--- `clock`, or nothing if it goes on.
+-- ARGV: 1 S in µs, 2 the id of the instance's placement, 3 the version of its topology.
+-- Answers the time in µs; why the cell is a new issuer: `empty`, `server`, `lost`, `placement`,
+-- `clock`, or nothing if it goes on; and INFO's sections `server` and `replication`.
+-- The script asks INFO itself, so that a connection attaches in its first exchange: a caller that
+-- had to send the run id would need one exchange more. A server that is no master, or does not say
+-- which one it is, is left as it is: the caller refuses it.
 -- A new issuer begins in four cases:
 -- - The state here was written under another server, or is gone (empty, flushed): earlier fences,
 --   leases and copies may have been lost. The replication id is another one, too, if the server was a
@@ -17,17 +19,30 @@
 -- An older topology changes nothing: instances that still have it work on beside those with the new
 -- one.
 
+local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
+
+local function said(field)
+  return string.match(info, '\n' .. field .. ':([^\r\n]*)')
+end
+
+local time = redis.call('TIME')
+local now, skew = time[1] * 1000000 + time[2], tonumber(ARGV[1])
+if not said('run_id') or (said('role') or 'master') ~= 'master' then
+  return { now, '', info }
+end
+local me = said('run_id') .. ' ' .. (said('master_replid') or '')
+
 -- The meta record and the markers are small, so they are written to a full server too: only the
 -- first write of a script is refused for want of memory, and this one needs none. Without them, a
 -- cell that was restarted while full of old fences could never be attached to, and never trimmed.
 redis.call('HDEL', 'meta', 'trimmed') -- a field of earlier releases
 
 local meta = redis.call('HMGET', 'meta', 'run_id', 'placement', 'version', 'broken_at', 'issues_from', 'marker')
-local version, seen = tonumber(ARGV[4]), tonumber(meta[3] or 0)
+local version, seen = tonumber(ARGV[3]), tonumber(meta[3] or 0)
 
 -- A version that this cell never saw may have moved partitions away, and the next version may have
 -- moved them back, so that the placement looks unchanged.
-local given = version > seen and (meta[2] ~= ARGV[3] or version > seen + 1)
+local given = version > seen and (meta[2] ~= ARGV[2] or version > seen + 1)
 
 local function is_whole(zset)
   return redis.call('ZRANGE', zset, 0, 0)[1] == zset .. ' ' .. meta[6]
@@ -43,14 +58,12 @@ local function note_if_empty(zset)
 end
 
 if version > seen then
-  redis.call('HSET', 'meta', 'placement', ARGV[3], 'version', ARGV[4])
+  redis.call('HSET', 'meta', 'placement', ARGV[2], 'version', ARGV[3])
 end
-local time = redis.call('TIME')
-local now, skew = time[1] * 1000000 + time[2], tonumber(ARGV[2])
 local why = ''
 if not meta[1] then
   why = 'empty'
-elseif meta[1] ~= ARGV[1] then
+elseif meta[1] ~= me then
   why = 'server'
 elseif not (meta[4] and meta[5] and meta[6] and is_whole('fences') and is_whole('soft')) then
   why = 'lost'
@@ -61,7 +74,7 @@ elseif tonumber(meta[5]) > now + skew then
 end
 if why ~= '' then
   local marker = string.format('%.0f', now)
-  redis.call('HSET', 'meta', 'run_id', ARGV[1], 'marker', marker,
+  redis.call('HSET', 'meta', 'run_id', me, 'marker', marker,
     'broken_at', string.format('%.0f', now + 2 * skew + 1000),
     'issues_from', string.format('%.0f', now + skew))
   for _, zset in ipairs({ 'fences', 'soft' }) do
@@ -70,4 +83,4 @@ if why ~= '' then
     note_if_empty(zset)
   end
 end
-return { now, why }
+return { now, why, info }
