@@ -50,6 +50,9 @@ The second look has a load of its own at the latest. More looks happen only whil
 refusing the copies that were found.
 """
 
+FEW_TAGS = 16
+"""The most tags of an entry whose head is small: 9 KiB, as a tag has 256 characters at most."""
+
 L1_MISS = Step("l1", "uri-miss")
 L1_STALE = Step("l1", "stale")
 L1_FENCED = Step("l1", "stale", detail="fenced")
@@ -99,8 +102,20 @@ class Reader:
         `get`, as its answer has more to say.
         """
         entry = self._l1.get(key)
-        if entry is None:
+        return None if entry is None else self._fresh(namespace, key, entry)
+
+    def peek_small(self, namespace: str, key: Key, most_bytes: int) -> Entry | None:
+        """The result of `peek` if it is a value of at most so many bytes that has few tags.
+
+        Else None, and the read is not counted: `peek` may be asked.
+        """
+        entry = self._l1.get(key)
+        if entry is None or entry.negative or len(entry.value) > most_bytes or len(entry.tags) > FEW_TAGS:
             return None
+        return self._fresh(namespace, key, entry)
+
+    def _fresh(self, namespace: str, key: Key, entry: Entry) -> Entry | None:
+        """The copy, which is counted, if a plain read may be answered with it as fresh now."""
         now = self._clock.now_us()
         contract = self._namespaces[namespace]
         if not (self._admission.is_fresh(entry, key, contract, now) and entry.confirmed):

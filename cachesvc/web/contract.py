@@ -43,6 +43,13 @@ class Reading(Protocol):
         """
         ...
 
+    def peek_small(self, namespace: str, key: Key, most_bytes: int, /) -> Entry | None:
+        """Returns the result of `peek` if it is a value of so many bytes at most with few tags.
+
+        Else it returns None and counts nothing, so that `peek` may be asked.
+        """
+        ...
+
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> Sequence[Entry | None]:
         """Returns the result of `peek` for each key."""
         ...

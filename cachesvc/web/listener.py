@@ -9,9 +9,10 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
@@ -22,6 +23,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
 from cachesvc.web.handshakes import Handshake, Handshakes
+from cachesvc.web.lane import END_OF_HEAD, Lane, PlainRead
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.limits import MAX_HEADER_LINE
@@ -46,6 +48,22 @@ MOST_UNTAKEN_BYTES = 1 << 16
 """Bytes that wait below TLS without being counted, as many as wait above a socket."""
 MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
+
+LANE_BYTES = MOST_UNTAKEN_BYTES - (10 << 10)
+"""The most bytes that wait in a connection's buffers and belong to values of the lane.
+
+Their heads come on top, 10 KiB at most. So the lane never pauses writing: its answers need not
+wait for their peer."""
+_OF_AIOHTTP = (
+    "_buffer_paused",
+    "_keepalive_timeout",
+    "_messages",
+    "_next_keepalive_close_time",
+    "_reading_paused",
+    "_upgraded",
+    "_waiter",
+)
+"""The attributes of aiohttp's connection that the lane needs, and that are not public."""
 
 _parse = web.RequestHandler.data_received
 
@@ -78,11 +96,12 @@ class Listener:
         connections: Connections,
         limits: Server,
         handshakes: Handshakes | None = None,
+        lane: Lane | None = None,
     ) -> None:
         """`handle` answers a request, `handle_extra` the one of a connection that is one too many.
 
         `complete` completes the replies to what is no request. Without `handshakes` the port speaks plain
-        HTTP.
+        HTTP. Without a `lane` aiohttp reads every request.
         """
         self._handle = handle
         self._handle_extra = handle_extra
@@ -90,6 +109,7 @@ class Listener:
         self._complete = complete
         self._limits = limits
         self._handshakes = handshakes
+        self._lane = lane
         self._runner: web.ServerRunner | None = None
         self.is_stopping = False
 
@@ -99,12 +119,15 @@ class Listener:
 
     async def start(self, host: str, port: int) -> int:
         """Starts to listen; returns the bound port. Raises `OSError`."""
+        if lacking := [name for name in _OF_AIOHTTP if not hasattr(web.RequestHandler, name)]:
+            log.warning("this aiohttp has no %s: plain reads have no fast lane", ", ".join(lacking))
         server = _Server(
             self._handle,
             self._handle_extra,
             self._complete,
             self._connections,
             self._handshakes,
+            None if lacking else self._lane,
             access_log=None,
             auto_decompress=False,
             most_head_bytes=MOST_HEADS * self._limits.max_header_bytes,
@@ -177,6 +200,7 @@ class _Server(web.Server):
         complete: Callable[[Reply], None],
         connections: Connections,
         handshakes: Handshakes | None,
+        lane: Lane | None,
         *,
         most_head_bytes: int,
         **settings: Any,
@@ -184,6 +208,7 @@ class _Server(web.Server):
         super().__init__(handle, **settings)
         self.most_head_bytes = most_head_bytes
         self._handshakes = handshakes
+        self.lane = lane
         self.handle_extra = handle_extra
         self.complete = complete
         self.callers = connections
@@ -219,6 +244,8 @@ class _Connection(web.RequestHandler):
         "_complete",
         "_handle_extra",
         "_handshake",
+        "_is_between",
+        "_lane",
         "_most_head_bytes",
         "_peer",
         "_socket",
@@ -226,6 +253,7 @@ class _Connection(web.RequestHandler):
         "_unended",
         "body",
         "is_half_closed",
+        "plain_read",
     )
 
     def __init__(self, server: _Server, handshake: Handshake | None, **settings: Any) -> None:
@@ -236,6 +264,11 @@ class _Connection(web.RequestHandler):
         self._callers = server.callers
         self._most_head_bytes = server.most_head_bytes
         self._handle_extra = server.handle_extra
+        self._lane = server.lane
+        self._is_between = True
+        """True: the parser stands between two requests, as is known for certain."""
+        self.plain_read: PlainRead | None = None
+        """The next request, if the lane has read it and could not answer it."""
         self._peer = ""
         self._socket: asyncio.Transport | None = None
         """The transport, also while it closes."""
@@ -252,8 +285,10 @@ class _Connection(web.RequestHandler):
 
     @property
     def idle_since(self) -> float | None:
-        is_idle = self._waiter is not None and not self._waiter.done() and not self._messages
-        return self._next_keepalive_close_time - self._keepalive_timeout if is_idle else None
+        return self._next_keepalive_close_time - self._keepalive_timeout if self._is_idle() else None
+
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._waiter.done() and not self._messages
 
     def close_idle(self) -> None:
         self.force_close()
@@ -284,6 +319,7 @@ class _Connection(web.RequestHandler):
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if not self._callers.opened(self, self._peer, instead_of=self._handshake):
             self._request_handler = self._handle_extra
+            self._lane = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._callers.closed(self, self._peer)
@@ -292,9 +328,72 @@ class _Connection(web.RequestHandler):
         self._socket = None
         super().connection_lost(exc)
 
+    # the fast lane ------------------------------------------------------------------------------------
+
+    def _answer_plain_reads(self, lane: Lane, data: bytes) -> int:
+        """Answers the plain reads with which `data` begins; returns the place behind them.
+
+        Stops at the first request that is not the lane's.
+        """
+        at, transport = 0, self.transport
+        if transport is None or transport.is_closing():
+            return 0
+        while at < len(data) and (read := lane.read(data, at)) is not None:
+            try:
+                answer = lane.answer(read, LANE_BYTES - self.unsent())
+            except Exception:  # noqa: BLE001  the ordinary way meets the same failure, and tells and logs it
+                answer = None
+            if answer is None:
+                if read.end == len(data):
+                    self.plain_read = read
+                break
+            transport.write(answer)
+            at = read.end
+        if at:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        return at
+
+    def _parse(self, data: bytes) -> None:
+        """Has aiohttp parse the data, and finds out whether its parser is between requests then.
+
+        It is if as many heads without a body have ended in the data as the data have ends of heads, and
+        the data end with one. (A paused parser keeps a part of the data.) If it was between requests
+        before, these heads are the data, and the lane learns from them.
+        """
+        was_between, self._is_between = self._is_between, False
+        count = len(self._messages)
+        _parse(self, data)
+        if (
+            (lane := self._lane) is None
+            or not data.endswith(END_OF_HEAD)
+            or self._upgraded
+            or self._buffer_paused
+            or self._reading_paused
+        ):
+            return
+        parsed = [
+            message
+            for message, body in islice(self._messages, count, None)
+            if body is EMPTY_PAYLOAD and isinstance(message, RawRequestMessage)
+        ]
+        if not len(parsed) == len(self._messages) - count == data.count(END_OF_HEAD):
+            return
+        self._is_between = True
+        if was_between:
+            for head, message in zip(data.split(END_OF_HEAD), parsed, strict=False):
+                lane.learn(head + END_OF_HEAD, message)
+
     # what is counted of requests that have not begun --------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        lane = self._lane
+        if lane is not None and self._is_between and self._is_idle() and len(data) <= AT_ONCE_BYTES:
+            data = data[self._answer_plain_reads(lane, data) :]
+            if self.plain_read is not None:
+                _parse(self, data)  # one request, which begins now
+                return
+            if not data:
+                return
         if (
             self._messages
             or self._unended
@@ -304,13 +403,13 @@ class _Connection(web.RequestHandler):
             for at in range(0, len(data) or 1, PIECE_BYTES):
                 self._receive(data[at : at + PIECE_BYTES])
             return
-        _parse(self, data)
+        self._parse(data)
         if len(self._messages) != 1:  # else one small request, which begins now or is the next: nearly always
             self._note_unbegun(len(data), has_ended=bool(self._messages))
 
     def _receive(self, piece: bytes) -> None:
         is_body, count = self._is_body(), self._request_count
-        _parse(self, piece)
+        self._parse(piece)
         if (has_ended := self._request_count != count) or not is_body:
             self._note_unbegun(len(piece), has_ended=has_ended)
 
@@ -404,6 +503,15 @@ class _Connection(web.RequestHandler):
         return reply
 
 
+def plain_read_of(request: web.BaseRequest) -> PlainRead | None:
+    """Returns the request as the fast lane has read it; None if it did not. To be asked once."""
+    connection = request.protocol
+    if not isinstance(connection, _Connection) or connection.plain_read is None:
+        return None
+    read, connection.plain_read = connection.plain_read, None
+    return read
+
+
 class _EncryptedConnection(_Connection):
     """A connection over TLS, whose answers wait in the buffer of the TCP connection below it.
 
@@ -416,6 +524,11 @@ class _EncryptedConnection(_Connection):
     def unsent(self) -> int:
         below = 0 if self._handshake is None else self._handshake.unsent()
         return super().unsent() + below
+
+    def _answer_plain_reads(self, lane: Lane, data: bytes) -> int:
+        if at := super()._answer_plain_reads(lane, data):
+            self._callers.taken(self)
+        return at
 
     async def finish_response(self, *answered: Any) -> tuple[web.StreamResponse, bool]:
         done = await super().finish_response(*answered)

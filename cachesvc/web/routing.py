@@ -22,11 +22,10 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.key_text import MAX_KEY_BYTES, check_key
 from cachesvc.model.problems import ProblemKind
 
-_PLAIN_KEY = re.compile(
-    rf"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{{}}-]{{1,{MAX_KEY_BYTES}}})(?<!:explain)"
-).fullmatch
+PLAIN_PATH = rf"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{{}}-]{{1,{MAX_KEY_BYTES}}})(?<!:explain)"
 """A key path without a single escape, which names the key as it is written. Every other
 path is looked at piece by piece."""
+_PLAIN_KEY = re.compile(PLAIN_PATH).fullmatch
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
 

@@ -36,20 +36,21 @@ from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.handlers.audit_view import AuditView
 from cachesvc.web.handlers.batches import Batches
-from cachesvc.web.handlers.entries import Entries
+from cachesvc.web.handlers.entries import HIT, Entries
 from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
-from cachesvc.web.listener import Listener
+from cachesvc.web.lane import Lane, PlainRead
+from cachesvc.web.listener import Listener, plain_read_of
 from cachesvc.web.overload import Overload
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Handler, Port, only
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
-from cachesvc.web.replies.reply import CURRENT, Reply, has_left
+from cachesvc.web.replies.reply import CURRENT, END_OF_LINES, Reply, has_left
 from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
 from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.callers import peer_of
@@ -82,6 +83,9 @@ class Web:
     It opens the listening socket and the connections, nothing else: the parts that were passed in stay
     open after `stop`.
     """
+
+    _has_lane = True
+    """False: every request is read by aiohttp, which a test compares with the fast lane."""
 
     def __init__(
         self,
@@ -214,6 +218,7 @@ class Web:
         )
 
     def _listener(self, port: Port) -> Listener:
+        is_fast = port.has_keys and self._has_lane
         return Listener(
             partial(self.handle, port=port),
             partial(self._handle_extra, port),
@@ -221,6 +226,7 @@ class Web:
             port.connections,
             self._limits,
             port.handshakes,
+            Lane(partial(self._hit, port), self._namespaces, port.hosts) if is_fast else None,
         )
 
     def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:
@@ -276,11 +282,16 @@ class Web:
         spans, hosts = self._spans, port.hosts
         span: Span | None = None
         try:
-            place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
+            if (read := plain_read_of(request)) is not None:
+                place: Place | None = Place(Kind.KEY, read.key.namespace, read.key)
+                plain: tuple[bytes, bytes] | None = (read.traceparent, read.authorization)
+            else:
+                place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
+                is_plain = place is not None and request.method == "GET"
+                plain = plain_headers(request.raw_headers, hosts.admitted) if is_plain else None
             if (
                 place is not None
-                and request.method == "GET"
-                and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
+                and plain is not None
                 and (grant := self.door.reader(plain[1], place.namespace)) is not None
             ):
                 traceparent, _ = plain
@@ -341,6 +352,42 @@ class Web:
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
 
+    def _hit(self, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
+        """Returns the whole answer to a plain read, if `handle` would answer it from L1 now.
+
+        None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for a
+        value of more than `most_bytes`.
+        """
+        started = perf_counter()
+        key, sampling = read.key, None if self._spans is None else self._spans.sampling
+        if (
+            port.is_stopping
+            or (sampling is not None and sampling.would_take(read.traceparent))
+            or (grant := self.door.reader(read.authorization, key.namespace)) is None
+            or (entry := self._reader.peek_small(key.namespace, key, most_bytes)) is None
+        ):
+            return None
+        reply: Reply | None = None
+        if self._rates is not None:
+            try:
+                self._rates.check_hit(key.namespace, len(entry.value), started, grant.caller)
+            except RequestError as error:
+                reply = self._refused(error)
+                self._complete(reply, port)
+        if reply is None:
+            head, body, outcome = self._entries.hit_head(entry, key) + self._end_lines(), entry.value, HIT
+        else:
+            head, body, outcome = reply.head, reply.payload, reply.outcome
+        seconds = perf_counter() - started
+        self._counts.request(key.namespace, "get", outcome, seconds)
+        if sampling is not None and self._spans is not None:
+            sampling.takes(read.traceparent)
+            if seconds > sampling.slow_seconds:
+                reply = reply or Reply(200, head, body, outcome=outcome)
+                headers = [(b"traceparent", read.traceparent)]
+                self._spans.end(None, "get", key.namespace, reply, seconds, headers)
+        return head + END_OF_LINES + body
+
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
         """Raises `RequestError` if the grant is not enough, or there is no such namespace.
 
@@ -383,8 +430,11 @@ class Web:
             seconds = timeout_of(request.headers, self._limits.request_timeout.seconds)
             if seconds is not None and seconds < self._fair_seconds:
                 outcome = HURRIED
+        return self._refused(error, request_id_of(request.headers), outcome)
+
+    def _refused(self, error: RequestError, request_id: str = "", outcome: str = "") -> Reply:
         self._counts.refusals[error.kind.value] += 1
-        return problem_reply(error, request_id_of(request.headers), outcome=outcome)
+        return problem_reply(error, request_id, outcome=outcome)
 
     async def _read_on(
         self, request: web.BaseRequest, place: Place, entry: Entry | None, caller: Caller
@@ -416,17 +466,22 @@ class Web:
 
     def _complete(self, reply: Reply, port: Port) -> None:
         """Adds the lines that every answer has."""
-        now = self._clock.now_us()
-        if self._tail.is_old(now):
-            self._tail.render(now, self._fences.lag_us())
         if reply.watermark in (CURRENT, self._fences.watermark):
-            reply.add_lines(self._tail.lines)
+            reply.add_lines(self._end_lines())
         else:
-            reply.add_lines(self._tail.lines_of(now, self._fences.lag_us(reply.watermark)))
+            lag_us = self._fences.lag_us(reply.watermark)
+            reply.add_lines(self._tail.lines_of(self._clock.now_us(), lag_us))
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
         if port.is_stopping:
             reply.close_after()
+
+    def _end_lines(self) -> bytes:
+        """Returns the lines that end the head of an answer whose values were judged just now."""
+        now = self._clock.now_us()
+        if self._tail.is_old(now):
+            self._tail.render(now, self._fences.lag_us())
+        return self._tail.lines
 
 
 _REFUSED = ("refused", None)

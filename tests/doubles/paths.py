@@ -52,6 +52,11 @@ class FakeReader:
         entry = self.l1.get(key.text)
         return entry if entry is not None and entry.fresh_until > self.clock.now_us() else None
 
+    def peek_small(self, namespace: str, key: Key, most_bytes: int, /) -> Entry | None:
+        entry = self.l1.get(key.text)
+        is_small = entry is not None and not entry.negative and len(entry.value) <= most_bytes
+        return self.peek(namespace, key) if is_small else None
+
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
         return [self.peek(namespace, key) for key in keys]
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
@@ -418,8 +419,33 @@ async def test_a_copy_that_no_home_has_confirmed_is_not_peeked_at_but_answered()
     assert here.l1.peek(key) is not None
     assert here.reader.peek("docs", key) is None
     assert here.reader.peek_many("docs", [key]) == [None]
+    assert here.reader.peek_small("docs", key, 100) is None
     answer = await here.get("a")
     assert (answer.outcome, answer.tier) == (Outcome.HIT, "l1")
+
+
+async def test_a_small_value_is_judged_and_counted_as_any_other_and_what_is_not_small_is_not_counted() -> (
+    None
+):
+    here = Instance()
+    key, now = Key.of("docs", "a"), here.far.clock.now_us()
+    await here.get("a")
+    entry, hits = here.reader.peek("docs", key), here.reader.tally.l1.hits
+    assert entry is not None
+    assert here.reader.peek_small("docs", key, len(entry.value)) is entry
+    assert here.reader.tally.l1.hits == hits + 1
+    assert here.reader.peek_small("docs", key, len(entry.value) - 1) is None
+    here.l1.put(key, replace(entry, tags=tuple(map(str, range(17)))))
+    assert here.reader.peek_small("docs", key, 100) is None
+    here.l1.put(key, replace(entry, negative=True))
+    assert here.reader.peek_small("docs", key, 100) is None
+    here.l1.put(key, replace(entry, fresh_until=now))
+    assert here.reader.peek_small("docs", key, 100) is None
+    assert here.reader.peek_small("docs", Key.of("docs", "b"), 100) is None
+    assert here.reader.tally.l1.hits == hits + 1
+    here.l1.put(key, entry)
+    await here.invalidate("a")
+    assert here.reader.peek_small("docs", key, 100) is None
 
 
 @pytest.mark.parametrize(("lag_us", "unmet"), [(0, False), (SKEW_US * 5, True)])

@@ -55,7 +55,7 @@ from cachesvc.web.requests.tokens import token_line
 from cachesvc.web.routing import Place
 from cachesvc.web.spans import of_answer
 
-_HIT = Outcome.HIT.value
+HIT = Outcome.HIT.value
 _ALONE = "scope=instance"
 _EXPLAINED = ("Cachesvc-Token", "Cachesvc-Max-Lag", "Cache-Control")
 """The headers of a read that change which copies may answer it.
@@ -101,7 +101,11 @@ class Entries:
     # reading --------------------------------------------------------------------------------------
 
     def hit(self, entry: Entry, key: Key) -> Reply:
-        """Returns the reply to a plain `GET` that L1 answers with a positive, fresh copy.
+        """Returns the reply to a plain `GET` that L1 answers with a positive, fresh copy."""
+        return Reply(200, self.hit_head(entry, key), entry.value, outcome=HIT)
+
+    def hit_head(self, entry: Entry, key: Key) -> bytes:
+        """Returns the head of that reply, without the lines that every answer has.
 
         This is the hottest code of the service.
         """
@@ -109,7 +113,7 @@ class Entries:
         head = positive_head(entry, f"cachesvc-l1; hit; ttl={ttl}", age, ttl)
         if self._spread.hot:
             head += self._spread_line(key)
-        return Reply(200, head.encode("latin-1"), entry.value, outcome=_HIT)
+        return head.encode("latin-1")
 
     async def read(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers a `GET` or `HEAD` with options. Raises `RequestError` for a header out of rule."""

@@ -18,7 +18,7 @@ from cachesvc.telemetry.traces.trace import Attribute
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
-_END = b"\r\n"
+END_OF_LINES = b"\r\n"
 _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
 CURRENT = -1
@@ -108,11 +108,11 @@ class Reply(web.StreamResponse):
         body = self.payload
         writer = request.writer
         if not body or request.method == "HEAD":
-            await writer.write_eof(head + _END)
+            await writer.write_eof(head + END_OF_LINES)
         elif len(body) <= JOIN_UP_TO:
-            await writer.write_eof(head + _END + body)
+            await writer.write_eof(head + END_OF_LINES + body)
         else:
-            await writer.write(head + _END)
+            await writer.write(head + END_OF_LINES)
             await writer.write_eof(body)
 
 

@@ -1,0 +1,497 @@
+"""The fast lane and aiohttp's way answer alike: bytes, counts, spans, ends of connections."""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from msgspec.structs import replace
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from cachesvc.config.callers import Callers, NamedCaller, Token
+from cachesvc.config.limits import Rate, Rates
+from cachesvc.config.service import Telemetry
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.entry import Key
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces import sampling
+from cachesvc.telemetry.traces.trace import Span
+from cachesvc.web import listener
+from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead
+from cachesvc.web.ports import Port
+from cachesvc.web.rates import RateLimits
+from cachesvc.web.requests.hosts import Hosts
+from cachesvc.web.server import Web
+from tests.doubles.clocks import START_US
+from tests.doubles.spans import Recording
+from tests.wire.conftest import LIMITS, Response, Site, read_response, running_site, until
+
+CONNECTIONS = int(os.environ.get("LANE_CONNECTIONS", "25"))
+"""Random connections for each state of the service."""
+TOKEN = "t" * 32
+TRACED = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
+
+HEADERS = [
+    "Host: test\r\n",
+    "Host: test\r\nUser-Agent: wrk\r\nAccept: */*\r\n",
+    "host: test\r\naccept-encoding: gzip\r\nconnection: keep-alive\r\n",
+    f"Host: test\r\nAuthorization: Bearer {TOKEN}\r\n",
+    f"Host: test\r\nTraceparent: 00-{TRACED}-00\r\nAccept: */*\r\n",
+]
+"""Blocks of header lines that the lane may learn, or that have what it does not look at."""
+MORE = [
+    f"traceparent: 00-{TRACED}-01\r\n",
+    f"traceparent: 00-{TRACED}-00\r\n",
+    f"traceparent: 00-{TRACED}-00\r\ntraceparent: 00-{TRACED}-01\r\n",
+    f"Traceparent: 01-{TRACED}-00\r\n",
+    "tracestate: a=b\r\n",
+    "Authorization: Bearer wrong\r\n",
+    "Cache-Control: no-cache\r\n",
+    "Cache-Control: max-age=0\r\n",
+    "If-None-Match: *\r\n",
+    "Range: bytes=0-1\r\n",
+    "X-Request-Id: mine\r\n",
+    "Cachesvc-Token: ?\r\n",
+    "Content-Length: 0\r\n",
+    "Host: evil.example\r\n",
+]
+"""Lines that a request may have beside them."""
+ODD = [
+    "Connection: close\r\n",
+    "Connection: upgrade\r\nUpgrade: websocket\r\n",
+    "Content-Length: x\r\n",
+    "Host: test\r\n",
+    "Accept : */*\r\n",
+    "Accept: a\r\n b\r\n",
+    "Accept: \xff\x00\r\n",
+    "User-Agent: a\n",
+    "\r\n",
+]
+"""Lines with which a connection often ends."""
+TARGETS = [
+    *["/v1/pages/held"] * 16,
+    "/v1/pages/other",
+    "/v1/pages/tagged",
+    "/v1/pages/absent",
+    "/v1/pages/missing",
+    "/v1/pages/large",
+    "/v1/users/held",
+    "/v1/nowhere/held",
+    "/v1/pages/held:explain",
+    "/v1/pages/he%6Cd",
+    "/v1/pages/held?x",
+    "/v1/pages/held/x",
+    "/v1/pages/" + "k" * 1024,
+    "/v1/pages/" + "k" * 1025,
+    "/v1//held",
+    "http://test/v1/pages/held",
+    "/livez",
+    "*",
+]
+METHODS = ["HEAD", "DELETE", "get", "OPTIONS", "BREW"]
+VERSIONS = ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 "]
+BODIES = [
+    "Content-Length: 3\r\n\r\nnew",
+    "Content-Length: 7\r\n\r\nnew\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n3\r\nnew\r\n0\r\n\r\n",
+]
+
+
+def one_request(rng: random.Random) -> tuple[bytes, bool]:
+    """A request, and True if it may be malformed."""
+    how, lines = rng.random(), rng.choice(HEADERS)
+    if how < 0.1:
+        key = rng.choice(["held", "other"])
+        return f"PUT /v1/pages/{key} HTTP/1.1\r\nHost: test\r\n{rng.choice(BODIES)}".encode(), False
+    method, version, target = "GET", "HTTP/1.1", rng.choice(TARGETS)
+    if how < 0.25:
+        lines += rng.choice(MORE)
+    elif how < 0.3:
+        lines += rng.choice(ODD)
+    elif how < 0.33:
+        version = rng.choice(VERSIONS)
+    elif how < 0.38:
+        method = rng.choice(METHODS)
+    sent = f"{method} {target} {version}\r\n{lines}\r\n".encode("latin-1")
+    if is_changed := rng.random() < 0.02:
+        at = rng.randrange(len(sent))
+        sent = sent[:at] + bytes([rng.choice(b"\r\n\0 :aG\xff")]) + sent[at + 1 :]
+    return sent, is_changed or how >= 0.25 or target == "*" or lines.lower().count("host") > 1
+
+
+def one_connection(rng: random.Random) -> list[bytes]:
+    """The pieces that are sent: requests, cut anywhere or nowhere.
+
+    A request that may be malformed begins a piece: aiohttp drops what it has read of the same piece
+    before that.
+    """
+    requests = [one_request(rng) for _ in range(rng.randint(1, 10))]
+    closing = rng.choice(["", "Connection: close\r\n"])
+    requests.append((f"GET /v1/pages/held HTTP/1.1\r\nHost: test\r\n{closing}\r\n".encode(), False))
+    cuts, how, sent = {0}, rng.random(), b""
+    for request, is_odd in requests:
+        if is_odd or how < 0.5:  # as most clients do: one request after the other
+            cuts.add(len(sent))
+        sent += request
+    if how > 0.25:
+        cuts.update(rng.choices(range(len(sent)), k=rng.randint(0, 4)))
+    return [sent[a:b] for a, b in itertools.pairwise([*sorted(cuts), len(sent)])]
+
+
+async def answers(site: Site, pieces: Sequence[bytes]) -> tuple[bytes, bool]:
+    """Returns all bytes that a connection brings to which these pieces are sent, up to its end.
+
+    And True if that was a reset, with which the system may have dropped the last bytes.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    found = bytearray()
+
+    async def read() -> bool:
+        try:
+            while part := await reader.read(1 << 16):
+                found.extend(part)
+        except ConnectionError:
+            return True
+        return False
+
+    reading = asyncio.create_task(read())
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            for _ in range(8):
+                await asyncio.sleep(0)
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+        is_reset = await asyncio.wait_for(reading, 20)
+        return bytes(found), is_reset
+    finally:
+        writer.close()
+
+
+ID = re.compile(rb'(X-Request-Id: |"request_id":")[0-9a-f]{24}')
+
+
+@dataclass
+class Pair:
+    """A service with the fast lane, and one without."""
+
+    fast: Site
+    slow: Site
+    spans: list[Recording]
+
+    @property
+    def sites(self) -> tuple[Site, Site]:
+        return self.fast, self.slow
+
+    async def same(self, pieces: Sequence[bytes]) -> bytes:
+        """Returns the answer of both to the pieces."""
+        (fast, is_reset), (slow, is_slow_reset) = [await answers(site, pieces) for site in self.sites]
+        fast, slow = ID.sub(rb"\1-", fast), ID.sub(rb"\1-", slow)
+        if is_reset or is_slow_reset:
+            assert fast.startswith(slow) or slow.startswith(fast), pieces
+        else:
+            assert fast == slow, pieces
+        assert counted(self.fast) == counted(self.slow), pieces
+        told = [[described(span) for span in one.spans] for one in self.spans]
+        assert told[:1] == told[1:], pieces
+        return fast
+
+
+def described(span: Span) -> tuple[object, ...]:
+    trace_id = span.context.trace_id if span.parent_id else 0
+    return span.name, trace_id, span.parent_id, sorted(span.attributes.items())
+
+
+def counted(site: Site) -> tuple[object, ...]:
+    counts, connections = site.metrics.counts, site.web.data.connections
+    return (
+        dict(counts.requests),
+        dict(counts.refusals),
+        {name: sum(one.buckets) for name, one in counts.latency.items()},
+        (connections.closed_idle, connections.refused, connections.untaken, connections.heads),
+        (connections.idled, connections.slow_heads, site.web.in_flight.held),
+        site.web.door.refusals,
+        site.reader.saw,
+    )
+
+
+@pytest.fixture
+def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The answers of the lane, of services that are made later."""
+    given: list[bytes] = []
+    hit = Web._hit
+
+    def noting(web: Web, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
+        answer = hit(web, port, read, most_bytes)
+        if answer is not None:
+            given.append(answer)
+        return answer
+
+    monkeypatch.setattr(Web, "_hit", noting)
+    return given
+
+
+def callers(*names: str) -> Callers:
+    """Anonymous callers may read pages; the one with the token may do more, for five seconds."""
+    until = datetime.fromtimestamp(START_US / SECONDS + 5, UTC)
+    token = Token(hashlib.sha256(TOKEN.encode()).hexdigest(), until=until)
+    named = {
+        name: NamedCaller(scopes=("read:users", "write:pages", "read:pages"), tokens=(token,))
+        for name in names
+    }
+    return Callers(anonymous=("read:pages",), named=named)
+
+
+def few() -> RateLimits:
+    rates = Rates(reads=Rate(0.02, burst=25))
+    return RateLimits({"pages": rates}, {"a": rates}, instances=1, now=lambda: 1.0)
+
+
+NEVER = Duration(3600 * SECONDS)
+STATES: dict[str, dict[str, Callable[[], Any]]] = {
+    "plain": {},
+    "any host": {"host": lambda: "::"},
+    "rates": {"rates": few},
+    "callers": {"callers": lambda: callers("a")},
+    "traced": {"telemetry": lambda: Telemetry(trace_ratio=0.0, slow=NEVER), "recorder": Recording},
+    "all traced": {"telemetry": lambda: Telemetry(trace_ratio=1.0, slow=NEVER), "recorder": Recording},
+    "all slow": {"telemetry": lambda: Telemetry(trace_ratio=0.0, slow=Duration(1)), "recorder": Recording},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_random_connections_are_answered_alike(
+    state: str, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "KEPT_PER_SECOND", 1 << 30)
+    rng = random.Random(state + os.environ.get("LANE_SEED", ""))
+    first, second = [{name: make() for name, make in STATES[state].items()} for _ in range(2)]
+    statuses: Counter[bytes] = Counter()
+    async with running_site(**first) as fast:
+        with monkeypatch.context() as without:
+            without.setattr(Web, "_has_lane", False)
+            slow_site = running_site(**second)
+            slow = await slow_site.__aenter__()
+        both = Pair(fast, slow, [one["recorder"] for one in (first, second) if "recorder" in one])
+        for site in both.sites:
+            site.hold("held", b"H" * 100)
+            site.hold("other", b"", ttl=1)
+            site.hold("absent", negative=True)
+            site.hold("large", b"L" * 200_000)
+            site.reader.l1["tagged"] = replace(site.hold("tagged"), tags=("a", 'b"'))
+        for number in range(CONNECTIONS):
+            found = await both.same(one_connection(rng))
+            statuses.update(re.findall(rb"HTTP/1.1 ([0-9]{3})", found))
+            if number % 5 == 4:
+                for site in both.sites:
+                    change(site, number // 5)
+        await slow_site.__aexit__(None, None, None)
+    print(f"{state}: {len(by_lane)} answers of the lane; all: {dict(statuses)}")
+    assert statuses.total() > len(by_lane)
+    assert len(by_lane) > (CONNECTIONS / 4 if state != "all traced" else -1)
+
+
+def change(site: Site, number: int) -> None:
+    """Makes one of the changes that happen while connections come and go."""
+    match number % 4:
+        case 0:
+            site.paths.hot_keys.spread.hot[Key.of("pages", "held").digest] = 3
+            site.paths.hot_keys.spread._hot_until_us = 1 << 62
+        case 1:
+            site.clock.advance(seconds=2)
+        case 2:
+            site.hold("held", b"another")
+        case 3 if not site.web.door._is_open:
+            site.web.door.take(callers(*["a"] * (number % 8 == 7)))
+
+
+# what the lane answers, and what it leaves ----------------------------------------------------------
+
+PLAIN = b"GET /v1/pages/k HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture
+async def site(by_lane: list[bytes]) -> AsyncIterator[Site]:
+    async with running_site() as running:
+        running.hold("k", b"K")
+        yield running
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, sent: bytes, method: str = "GET") -> Response:
+        self.writer.write(sent)
+        return await read_response(self.reader, method)
+
+    async def read(self) -> Response:
+        return await read_response(self.reader, "GET")
+
+
+@asynccontextmanager
+async def client(site: Site) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    yield Client(reader, writer)
+    writer.close()
+
+
+async def test_a_block_is_known_from_its_first_request_on(site: Site, by_lane: list[bytes]) -> None:
+    async with client(site) as one:
+        first = await one.ask(PLAIN)  # its host is looked at, and then known
+        second = await one.ask(PLAIN)
+        assert by_lane == []
+        assert await one.ask(PLAIN) == second == first
+    async with client(site) as one:
+        assert await one.ask(PLAIN) == first
+    assert len(by_lane) == 2
+    assert site.metrics.counts.requests["pages", "get", "hit"] == 4
+
+
+async def test_a_connection_that_sent_a_body_comes_back(site: Site, by_lane: list[bytes]) -> None:
+    put = b"PUT /v1/pages/k HTTP/1.1\r\nHost: test\r\nContent-Length: 7\r\n\r\nnew\r\n\r\n"
+    async with client(site) as one:
+        for _ in range(3):
+            await one.ask(PLAIN)
+        for expected in (1, 2):
+            assert (await one.ask(put)).status == 204
+            assert (await one.ask(PLAIN)).body == b"new\r\n\r\n"
+            assert (await one.ask(PLAIN)).body == b"new\r\n\r\n"
+            assert len(by_lane) == 1 + expected
+
+
+async def test_pipelined_reads_are_answered_in_order(site: Site, by_lane: list[bytes]) -> None:
+    site.hold("other", b"O")
+    async with client(site) as one:
+        for _ in range(3):
+            await one.ask(PLAIN)
+        missing, other = (PLAIN.replace(b"/k ", b"/%b " % key) for key in (b"missing", b"other"))
+        one.writer.write(PLAIN + other + missing + PLAIN + other)
+        found = [await one.read() for _ in range(5)]
+        assert [(one.status, one.body[:1]) for one in found] == [
+            (200, b"K"), (200, b"O"), (404, b"{"), (200, b"K"), (200, b"O"),
+        ]  # fmt: skip
+    assert len(by_lane) == 3
+
+
+async def test_an_answer_that_is_not_taken_is_waited_for(site: Site, by_lane: list[bytes]) -> None:
+    site.hold("k", b"K" * 20_000)
+    async with client(site) as one:
+        for _ in range(3):
+            await one.ask(PLAIN)
+        for _ in range(60):
+            one.writer.write(PLAIN * 10)
+            await asyncio.sleep(0)
+        await until(lambda: site.web.in_flight.held > 0)
+        waiting = site.web.in_flight.held
+        assert listener.LANE_BYTES < waiting < (1 << 20)
+        assert len(by_lane) < 600
+        assert [(await one.read()).status for _ in range(600)] == [200] * 600
+        await until(lambda: not site.web.in_flight.held)
+
+
+async def test_an_answer_of_the_lane_is_a_sign_of_life(site: Site, by_lane: list[bytes]) -> None:
+    async with client(site) as one:
+        for _ in range(2):
+            await one.ask(PLAIN)
+        (connection,) = next(iter(site.web.data.connections._by_peer.values()))
+        await until(lambda: connection.idle_since is not None)
+        since = connection.idle_since
+        await asyncio.sleep(0.01)
+        await one.ask(PLAIN)
+        assert by_lane
+        assert since is not None
+        assert connection.idle_since is not None
+        assert connection.idle_since > since
+
+
+async def test_a_failure_is_answered_and_logged_once(
+    site: Site, by_lane: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client(site) as one:
+        for _ in range(3):
+            await one.ask(PLAIN)
+        site.reader.fails_with = RuntimeError("broken")
+        assert (await one.ask(PLAIN)).status == 500
+        site.reader.fails_with = None
+        assert (await one.ask(PLAIN)).status == 200
+    assert sum("failed: get in namespace" in line for line in caplog.messages) == 1
+    assert site.metrics.counts.requests["pages", "get", "failed"] == 1
+
+
+async def test_a_revoked_token_opens_nothing(by_lane: list[bytes]) -> None:
+    async with running_site(callers=callers("a")) as site:
+        site.hold("k")
+        ask = f"GET /v1/users/k HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+        async with client(site) as one:
+            assert [(await one.ask(ask)).status for _ in range(4)] == [200] * 4
+            assert len(by_lane) == 2
+            site.web.door.take(callers())
+            assert (await one.ask(ask)).status == 401
+            site.web.door.take(callers("a"))
+            assert [(await one.ask(ask)).status for _ in range(2)] == [200] * 2
+            assert len(by_lane) == 3
+            site.clock.advance(seconds=60)
+            assert (await one.ask(ask)).status == 401
+    assert len(by_lane) == 3
+
+
+async def test_a_service_that_stops_and_a_connection_too_many_have_no_lane(by_lane: list[bytes]) -> None:
+    async with running_site(limits=replace(LIMITS, max_connections=1)) as site:
+        site.hold("k")
+        async with client(site) as one:
+            for _ in range(3):
+                await one.ask(PLAIN)
+            site.reader.hangs = asyncio.Event()
+            one.writer.write(PLAIN.replace(b"/k ", b"/missing "))
+            await site.reader.asked.wait()
+            async with client(site) as other:
+                crowded = await other.ask(PLAIN)
+            assert (crowded.status, crowded.headers["connection"]) == (503, "close")
+            site.reader.hangs.set()
+            assert (await one.read()).status == 404
+            before = len(by_lane)
+            site.web.data._listener.is_stopping = True
+            assert (await one.ask(PLAIN)).headers["connection"] == "close"
+            assert len(by_lane) == before
+
+
+async def test_with_another_aiohttp_there_is_no_lane_and_one_line_says_so(
+    by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "_OF_AIOHTTP", (*listener._OF_AIOHTTP, "_of_tomorrow"))
+    async with running_site() as site:
+        site.hold("k")
+        async with client(site) as one:
+            assert [(await one.ask(PLAIN)).status for _ in range(4)] == [200] * 4
+    assert by_lane == []
+    assert [line for line in caplog.messages if "lane" in line] == [
+        "this aiohttp has no _of_tomorrow: plain reads have no fast lane"
+    ]
+
+
+def test_so_many_blocks_are_known_and_no_more() -> None:
+    lane = Lane(lambda *_: None, ["pages"], Hosts("::"))
+    for number in range(MOST_BLOCKS + 1):
+        name = f"agent-{number}".encode()
+        head = b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\nUser-Agent: %b\r\n\r\n" % name
+        headers = CIMultiDict({"Host": "x"})
+        message = RawRequestMessage(
+            "GET", "/v1/pages/k", HttpVersion11, CIMultiDictProxy(headers),
+            ((b"Host", b"x"), (b"User-Agent", name)), False, None, False, False, URL("/v1/pages/k"),
+        )  # fmt: skip
+        lane.learn(head, message)
+        assert lane.read(head, 0) is not None
+    assert repr(lane) == "<Lane [1 blocks known]>"
