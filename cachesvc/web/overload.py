@@ -248,13 +248,28 @@ class Overload:
         if (self.is_shedding and self._is_shed(member)) or (
             self.in_progress >= self._crowded and not self._has_place(room, member)
         ):
-            self.shed += 1
-            self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
-            self._refused += 1
-            room.refused += 1
-            why = "this instance has more to do than it can do in time; the request was not begun"
-            raise RequestError(ProblemKind.OVERLOADED, why)
+            raise self._refuse(namespace, room)
         return member
+
+    def refusal(self, namespace: str, caller: Caller) -> RequestError | None:
+        """Returns the refusal of a request that `admit` would refuse now under overload.
+
+        None, and nothing is counted, for any other: `admit` may be asked.
+        """
+        room = self._rooms.get(namespace)
+        member = None if room is None else room.members.get(caller.name)
+        if room is None or member is None or not self.is_shedding or not self._is_shed(member):
+            return None
+        member.asked += 1
+        return self._refuse(namespace, room)
+
+    def _refuse(self, namespace: str, room: Room) -> RequestError:
+        self.shed += 1
+        self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
+        self._refused += 1
+        room.refused += 1
+        why = "this instance has more to do than it can do in time; the request was not begun"
+        return RequestError(ProblemKind.OVERLOADED, why)
 
     def weigh(self, namespace: str, keys: int) -> None:
         """Notes that a request of the namespace, which is in progress, has so many keys."""
