@@ -51,7 +51,7 @@ refusing the copies that were found.
 """
 
 FEW_TAGS = 16
-"""The most tags of an entry whose head is small: 9 KiB, as a tag has 256 characters at most."""
+"""The most tags of an entry whose head is small: 9 KiB, as a tag has up to 256 characters."""
 
 L1_MISS = Step("l1", "uri-miss")
 L1_STALE = Step("l1", "stale")

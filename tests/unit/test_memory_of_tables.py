@@ -5,6 +5,9 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from cachesvc.changes.broadcast.events import Event
 from cachesvc.changes.broadcast.log import LOG_BYTES, LOG_FENCES, EventLog
@@ -18,6 +21,8 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.popularity.hot_keys import COUNTED, HotKeys
 from cachesvc.telemetry.popularity.read_sample import SIZE, ReadSample
+from cachesvc.web.lane import MOST_BLOCKS, Lane
+from cachesvc.web.requests.hosts import Hosts
 from tests.doubles.clocks import ManualClock
 
 MIB = 1 << 20
@@ -87,6 +92,21 @@ def sample(rng: random.Random) -> object:
     return found
 
 
+def lane(rng: random.Random) -> object:
+    """The longest blocks of header lines, each with a token that is nearly all of it."""
+    found = Lane(lambda *_: None, ["pages"], Hosts("::"))
+    for _ in range(MOST_BLOCKS):
+        value = b"Bearer " + rng.randbytes(1000).hex().encode()
+        head = b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n" % value
+        raw_headers = ((b"Host", b"x"), (b"Authorization", bytes(bytearray(value))))
+        message = RawRequestMessage(
+            "GET", "/v1/pages/k", HttpVersion11, CIMultiDictProxy(CIMultiDict()),
+            raw_headers, False, None, False, False, URL("/v1/pages/k"),
+        )  # fmt: skip
+        found.learn(head, message)
+    return found
+
+
 @pytest.mark.parametrize(
     ("fill", "most"),
     [
@@ -97,6 +117,7 @@ def sample(rng: random.Random) -> object:
         (recent, 11 * MIB),
         (hot_keys, MIB // 2),
         (sample, 12 * MIB),
+        (lane, 4 * MIB),
     ],
 )
 def test_a_full_table_takes_what_the_document_says(

@@ -151,7 +151,7 @@ def one_connection(rng: random.Random) -> list[bytes]:
 
 
 async def answers(site: Site, pieces: Sequence[bytes]) -> tuple[bytes, bool]:
-    """Returns all bytes that a connection brings to which these pieces are sent, up to its end.
+    """Returns all bytes that a connection brings, to which these pieces are sent, to its end.
 
     And True if that was a reset, with which the system may have dropped the last bytes.
     """
