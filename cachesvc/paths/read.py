@@ -134,6 +134,10 @@ class Reader:
             return None
         return self._fresh(namespace, key, entry)
 
+    def is_beyond_l1(self, key: Key) -> bool:
+        """True if L1 has no copy of the key, fresh or not."""
+        return self._l1.get(key) is None
+
     def _fresh(self, namespace: str, key: Key, entry: Entry) -> Entry | None:
         """The copy, which is counted, if a plain read may be answered with it as fresh now."""
         now = self._clock.now_us()

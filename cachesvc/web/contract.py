@@ -68,6 +68,10 @@ class Reading(Protocol):
         """
         ...
 
+    def is_beyond_l1(self, key: Key, /) -> bool:
+        """True if L1 has no copy of the key, fresh or not."""
+        ...
+
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> Sequence[Entry | None]:
         """Returns the result of `peek` for each key."""
         ...

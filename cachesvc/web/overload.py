@@ -29,9 +29,12 @@ answer: fast ones hide slow ones, or a slow origin looks like overload.
 last windows, and the callers in a namespace share its part: max-min fair, in the cost of what they
 ask for. A caller that asks for no more than its share is within it, and is let in. A caller that
 asks for more is of the crowd. As long as anybody is within its share, the crowd fills only a small
-queue, as small as keeps the process busy: each window that queue is made smaller while the process
-has no time left, and larger while it has. So the others are not refused, and do not wait behind the
-crowd. If all are the crowd (one namespace and one caller, say), the bound above holds for all of
+queue: what is done in `CROWD_SECONDS`, all requests counted, so that none of the crowd is let in
+while enough of the others is there to do. While the process has time left that queue is doubled in
+each window, since more of the crowd may then wait for far servers. So the others are not refused,
+and do not wait behind the crowd. Refusals count as work that is done: a caller whose refusals take
+half of the core would otherwise make the shares of the others smaller. If all are the crowd (one
+namespace and one caller, say), the bound above holds for all of
 them. The shares of `max_in_progress` are in `shares.py`.
 
 The idea is that of "controlled delay" (Nichols & Jacobson, ACM Queue 2012; Maurer, "Fail at Scale",
@@ -65,8 +68,13 @@ LEAST = 32
 while it finds out how many fit."""
 FORGOTTEN = 0.1
 """A caller that has asked for less than this in the remembered windows is forgotten."""
-LEAST_CROWD = 2
-"""The least number of requests up to which the crowd fills the queue."""
+CROWD_SECONDS = 0.002
+"""The crowd fills a queue that is done in this time, while the process has no time left.
+
+One request at least. Others wait behind it; that it is short costs the crowd alone, whose next
+request is let in a little later."""
+REFUSAL_COST = 0.5
+"""The cost of a refusal, where a read of one key costs 1: 0.15 ms of 0.3 ms."""
 MEMORY = 0.75
 """The part of what was asked and done that counts on in the next window.
 
@@ -125,15 +133,18 @@ class Member:
 class Room:
     """One namespace: its members, and what was done of what they asked for."""
 
-    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "work")
+    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "refused", "work")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
-        self.in_progress = self.entered = self.done = self.keys = 0
+        self.in_progress = self.entered = self.done = self.keys = self.refused = 0
         self.cost = 1.0
         """The cost of one of its requests, on average; 1 for a read of one key."""
         self.work = 0.0
-        """The cost of what was done in the last windows, as far as they are remembered."""
+        """The cost of what was done in the last windows, as far as they are remembered.
+
+        Refusals are work, too: what one asks for too much leaves the shares of others as they are.
+        """
 
     def asks(self) -> float:
         return sum(member.asks for member in self.members.values())
@@ -145,8 +156,8 @@ class Room:
         """
         if self.entered:
             self.cost = 1 + self.keys / self.entered / KEYS_OF_A_REQUEST
-        self.work = MEMORY * self.work + self.done * self.cost
-        self.entered = self.done = self.keys = 0
+        self.work = MEMORY * self.work + self.done * self.cost + self.refused * REFUSAL_COST
+        self.entered = self.done = self.keys = self.refused = 0
         for name, member in list(self.members.items()):
             member.asks = MEMORY * member.asks + member.asked
             member.asked = 0
@@ -194,6 +205,8 @@ class Overload:
         """Under overload, the crowd is let in only while fewer than so many wait for this process."""
         self._has_crowd = False
         """True if anybody asked for more than its share in the last windows."""
+        self._is_mixed = False
+        """True if there was a crowd, and anybody beside it."""
         self._rooms: dict[str, Room] = {}
         self._windows = 0.0
         """The weight of all windows that are remembered; the last one has the weight 1."""
@@ -235,12 +248,28 @@ class Overload:
         if (self.is_shedding and self._is_shed(member)) or (
             self.in_progress >= self._crowded and not self._has_place(room, member)
         ):
-            self.shed += 1
-            self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
-            self._refused += 1
-            why = "this instance has more to do than it can do in time; the request was not begun"
-            raise RequestError(ProblemKind.OVERLOADED, why)
+            raise self._refuse(namespace, room)
         return member
+
+    def refusal(self, namespace: str, caller: Caller) -> RequestError | None:
+        """Returns the refusal of a request that `admit` would refuse now under overload.
+
+        None, and nothing is counted, for any other: `admit` may be asked.
+        """
+        room = self._rooms.get(namespace)
+        member = None if room is None else room.members.get(caller.name)
+        if room is None or member is None or not self.is_shedding or not self._is_shed(member):
+            return None
+        member.asked += 1
+        return self._refuse(namespace, room)
+
+    def _refuse(self, namespace: str, room: Room) -> RequestError:
+        self.shed += 1
+        self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
+        self._refused += 1
+        room.refused += 1
+        why = "this instance has more to do than it can do in time; the request was not begun"
+        return RequestError(ProblemKind.OVERLOADED, why)
 
     def weigh(self, namespace: str, keys: int) -> None:
         """Notes that a request of the namespace, which is in progress, has so many keys."""
@@ -295,7 +324,8 @@ class Overload:
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
-        self._share_out(is_busy=is_busy)
+        self._share_out()
+        self._bound_crowd(int(self._done / seconds * CROWD_SECONDS), is_busy=is_busy)
         self._done = self._refused = 0
 
     def _decide(self, in_time: int, seconds: float, *, is_long: bool) -> None:
@@ -321,8 +351,8 @@ class Overload:
 
     # shares -----------------------------------------------------------------------------------------
 
-    def _share_out(self, *, is_busy: bool) -> None:
-        """Ends the window of the members: who is the crowd, and how large its queue may be."""
+    def _share_out(self) -> None:
+        """Ends the window of the members: who is the crowd, and how much is a share."""
         self._windows = MEMORY * self._windows + 1
         for name, room in list(self._rooms.items()):
             room.end_window()
@@ -343,12 +373,22 @@ class Overload:
                 self._has_crowd |= member.is_crowd
                 others |= not member.is_crowd
         self._newcomers = capacity / (len(rooms) + 1) / self._windows if level < inf else inf
-        if not (others and self._has_crowd and self.is_shedding):
+        self._is_mixed = others and self._has_crowd
+
+    def _bound_crowd(self, short: int, *, is_busy: bool) -> None:
+        """Finds how many requests there may be when the next one of the crowd is let in.
+
+        `short`: the number that is done within `CROWD_SECONDS`.
+        """
+        before = min(self._crowd_bound, self._bound)
+        if not (self._is_mixed and self.is_shedding):
             self._crowd_bound = self._bound
-        elif is_busy:
-            self._crowd_bound = max(LEAST_CROWD, min(self._crowd_bound, self._bound) * 3 // 4)
+        elif not is_busy:
+            self._crowd_bound = min(self._bound, 2 * before)
+        elif before == self._bound:
+            self._crowd_bound = max(1, short)
         else:
-            self._crowd_bound = min(self._bound, 2 * self._crowd_bound)
+            self._crowd_bound = max(1, short, before * 3 // 4)
 
 
 def fair_level(capacity: float, asks: Iterable[float]) -> float:

@@ -371,8 +371,10 @@ class Web:
         return reply
 
     def _hit(self, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
-        """Returns the whole answer to a plain read, if `handle` would answer it from L1 now.
+        """Returns the whole answer to a plain read, if `handle` would answer it at once.
 
+        That is from L1, or, if L1 has no copy, with a refusal because of overload: the cheaper a refusal
+        is, the more is left for those who are not refused.
         None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for a
         value of more than `most_bytes`.
         """
@@ -382,25 +384,32 @@ class Web:
             port.is_stopping
             or (sampling is not None and sampling.would_take(read.traceparent))
             or (grant := self.door.reader(read.authorization, key.namespace)) is None
-            or (entry := self._reader.peek_small(key.namespace, key, most_bytes)) is None
         ):
             return None
-        reply: Reply | None = None
-        if self._rates is not None:
+        error: RequestError | None = None
+        entry = self._reader.peek_small(key.namespace, key, most_bytes)
+        if entry is None:
+            if self.overload.is_shedding and self._reader.is_beyond_l1(key):
+                error = self.overload.refusal(key.namespace, grant.caller)
+        elif self._rates is not None:
             try:
                 self._rates.check_hit(key.namespace, len(entry.value), started, grant.caller)
-            except RequestError as error:
-                reply = self._refused(error)
-                self._complete(reply, port)
-        if reply is None:
+            except RequestError as refusal:
+                error = refusal
+        reply: Reply | None = None
+        if error is not None:
+            reply = self._refused(error)
+            self._complete(reply, port)
+            head, body, outcome = reply.head, reply.payload, reply.outcome
+        elif entry is not None:
             head, body, outcome = self._entries.hit_head(entry, key) + self._end_lines(), entry.value, HIT
         else:
-            head, body, outcome = reply.head, reply.payload, reply.outcome
+            return None
         seconds = perf_counter() - started
         self._counts.request(key.namespace, "get", outcome, seconds)
         if sampling is not None and self._spans is not None:
             sampling.takes(read.traceparent)
-            if seconds > sampling.slow_seconds:
+            if outcome == "failed" or seconds > sampling.slow_seconds:
                 reply = reply or Reply(200, head, body, outcome=outcome)
                 headers = [(b"traceparent", read.traceparent)]
                 self._spans.end(None, "get", key.namespace, reply, seconds, headers)

@@ -57,6 +57,9 @@ class FakeReader:
         is_small = entry is not None and not entry.negative and len(entry.value) <= most_bytes
         return self.peek(namespace, key) if is_small else None
 
+    def is_beyond_l1(self, key: Key, /) -> bool:
+        return key.text not in self.l1
+
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
         return [self.peek(namespace, key) for key in keys]
 

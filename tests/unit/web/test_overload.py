@@ -97,9 +97,9 @@ async def running(**settings: float) -> AsyncIterator[Process]:
     process.overload.stop()
 
 
-def is_refused(overload: Overload, *, stays: bool = False) -> bool:
+def is_refused(overload: Overload, *, stays: bool = False, namespace: str = "pages") -> bool:
     try:
-        member = overload.admit("pages")
+        member = overload.admit(namespace)
     except RequestError:
         return True
     member.__enter__()
@@ -294,6 +294,29 @@ async def test_a_namespace_at_three_times_what_can_be_done_costs_another_nothing
         assert process.served - served >= 0.9 * 6000, "the core stays busy"
         assert process.longest[QUIET] <= 0.5 * Server().max_delay.seconds, "it does not wait behind the crowd"
         assert process.overload.shed == process.overload.shed_by_namespace["loud"]
+
+
+@pytest.mark.looptime
+async def test_the_crowd_is_let_in_only_while_next_to_nothing_waits() -> None:
+    """A queue of two would stand before each request of the others."""
+    async with running() as process:
+        await process.run(5, can=300, by={LOUD: 900.0, QUIET: 75.0})
+        assert process.overload.is_shedding
+        quiet = process.overload.admit("quiet")
+        with quiet:
+            assert is_refused(process.overload, namespace="loud")
+
+
+@pytest.mark.looptime
+async def test_refusals_do_not_make_the_shares_of_others_smaller() -> None:
+    """The process does little, because it refuses much: who asks for half of it is no crowd."""
+    async with running() as process:
+        rates = {LOUD: 6000.0, QUIET: 250.0}
+        await process.run(5, can=300, by=rates)
+        refused = process.refused_of[QUIET]
+        await process.run(5, can=300, by=rates)
+        assert process.overload.is_shedding
+        assert process.refused_of[QUIET] == refused
 
 
 @pytest.mark.looptime
