@@ -102,7 +102,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "rival-notes": Mutant(
         "the notes of queues in all cells wait for the slowest cell",
-        (70,),
+        (64,),
         (InPython("cachesvc.changes.rivals:Rivals._ask_all", "timeout=self._every_seconds", "timeout=None"),),
     ),
     "rival-wait": Mutant(

@@ -91,7 +91,7 @@ async def test_trace_42_a_wait_must_not_end_while_instances_follow_another_queue
         assert "another queue of here" in receipt.missing
 
 
-async def test_trace_70_a_cell_that_hangs_must_not_let_the_notes_in_other_cells_end() -> None:
+async def test_trace_64_a_cell_that_hangs_must_not_let_the_notes_in_other_cells_end() -> None:
     """A note counts for less than the far cell's limit: one of the two believes its own queue."""
     far = FarSide()
     store = Store(far)

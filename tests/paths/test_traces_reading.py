@@ -147,7 +147,7 @@ async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_be
     assert await i0.value("a") == b"1"
 
 
-async def test_trace_65_a_copy_that_stayed_in_the_gutter_must_not_be_believed() -> None:
+async def test_trace_63_a_copy_that_stayed_in_the_gutter_must_not_be_believed() -> None:
     far = FarSide()
     store, gutter, breaker = Store(far), MemoryTier(far.clock, 1 << 20), Breaker()
     far.l2 = ChaosTier(Guarded(far.pool, breaker, gutter=gutter))
