@@ -298,7 +298,7 @@ class Web:
         span: Span | None = None
         try:
             if (read := plain_read_of(request)) is not None:
-                place: Place | None = Place(Kind.KEY, read.key.namespace, read.key)
+                place = Place(Kind.KEY, read.key.namespace, read.key)
                 plain: tuple[bytes, bytes] | None = (read.traceparent, read.authorization)
             else:
                 place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
