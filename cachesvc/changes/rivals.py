@@ -65,7 +65,7 @@ class Rivals:
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
         self._asked: dict[str, tuple[Sequence[Use], float, asyncio.Task[Claimed | None]]] = {}
-        """The calls of cells that are under way, by the cell's name: what they ask about, when they began."""
+        """The calls that are under way, by cell: what each asks about, when it began."""
         self._answers: dict[str, tuple[Sequence[Use], Claimed | None]] = {}
         """The newest answer of each cell, and what it is about."""
         self._others: Sequence[Rival] = ()

@@ -119,7 +119,7 @@ COMMANDS = {
         lambda options, _: report.run(options),
     ),
     "size": Command(
-        "Computes memory, connections and network of a deployment from what callers will ask.",
+        "Computes what a deployment needs, from what callers will ask.",
         "0 if it is computed; 2 if a document is wrong.",
         size.add_arguments,
         lambda options, _: size.run(options),

@@ -301,7 +301,10 @@ class CleanConnection(AbstractConnection):
         """
         del check_health  # there are no health checks: a connection is looked at before each use
         self._parser.on_connect(self)  # type: ignore[no-untyped-call]  # redis-py has no types here
-        commands: list[tuple[Any, ...]] = [(b"HELLO", b"3", *await self._login())]
+        login = await self._login()
+        if int(self.protocol) == 3:
+            login = (b"HELLO", b"3", *login)
+        commands: list[tuple[Any, ...]] = [login] if login else []
         if self.client_name:
             commands.append((b"CLIENT", b"SETNAME", self.client_name))
         if self.db:
@@ -309,6 +312,8 @@ class CleanConnection(AbstractConnection):
         greetings = len(commands)
         if self.first is not None:
             commands.append(self.first())
+        if not commands:
+            return
         loop = asyncio.get_running_loop()
         self.first_sent_at = loop.time()
         packed = b"".join(map(hiredis.pack_command, commands))

@@ -101,9 +101,18 @@ STREAMS: dict[str, Mutant] = {
         ),
     ),
     "rival-notes": Mutant(
-        "the notes of queues in all cells wait for the slowest cell",
+        "the notes of queues in all cells wait for the slowest cell, and no heartbeat for a look",
         (64,),
-        (InPython("cachesvc.changes.rivals:Rivals._ask_all", "timeout=self._every_seconds", "timeout=None"),),
+        (
+            InPython(
+                "cachesvc.changes.rivals:Rivals._ask_all", "timeout=self._every_seconds", "timeout=None"
+            ),
+            InPython(
+                "cachesvc.changes.rivals:Rivals.check_queue",
+                "asyncio.get_running_loop().time() - self._looked_at > 2 * self._every_seconds",
+                "False",
+            ),
+        ),
     ),
     "rival-wait": Mutant(
         "a wait does not care for instances that follow another queue",

@@ -23,6 +23,10 @@ async def shed(url: str, session: aiohttp.ClientSession) -> dict[str, int]:
     return {line.split('"')[1]: int(float(line.split()[-1])) for line in lines if line.startswith(name)}
 
 
+def part_refused(seen: Seen) -> float:
+    return seen.refused / (seen.good + seen.refused)
+
+
 async def overloaded(url: str) -> tuple[Seen, Seen, dict[str, int]]:
     """Returns the answers to the loud and the quiet namespace, and what was counted."""
     loud, quiet, is_over = Seen(), Seen(), asyncio.Event()
@@ -49,5 +53,6 @@ def test_the_one_that_asks_for_too_much_is_refused_and_not_the_other(tmp_path: P
     with Fleet(document, tmp_path / "run", environ=environ) as fleet:
         loud, quiet, counted = asyncio.run(overloaded(fleet.url("a")))
     assert counted["loud"] >= 200
-    assert quiet.refused <= (quiet.good + quiet.refused) / 20, (str(loud), str(quiet))
+    # A machine whose core is taken away at times refuses some of the quiet one's, too.
+    assert part_refused(quiet) <= part_refused(loud) / 3, (str(loud), str(quiet))
     assert counted.get("quiet", 0) == quiet.refused
