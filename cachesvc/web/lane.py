@@ -93,9 +93,10 @@ class Lane:
         The request has no body.
         """
         line = _PLAIN_GET(head)
+        if line is None or head[line.end() :] in self._blocks:
+            return
         if (
-            line is None
-            or message.method != "GET"
+            message.method != "GET"
             or message.version != HttpVersion11
             or message.should_close
             or message.upgrade

@@ -385,7 +385,8 @@ class _Connection(web.RequestHandler):
         before, these heads are the data, and the lane learns from them.
         """
         was_between, self._is_between = self._is_between, False
-        count = len(self._messages)
+        messages = self._messages
+        count = len(messages)
         _parse(self, data)
         if (
             (lane := self._lane) is None
@@ -393,19 +394,19 @@ class _Connection(web.RequestHandler):
             or self._upgraded
             or self._buffer_paused
             or self._reading_paused
+            or len(messages) - count != data.count(END_OF_HEAD)
         ):
             return
-        parsed = [
-            message
-            for message, body in islice(self._messages, count, None)
-            if body is EMPTY_PAYLOAD and isinstance(message, RawRequestMessage)
-        ]
-        if not len(parsed) == len(self._messages) - count == data.count(END_OF_HEAD):
+        parsed = [messages[-1]] if len(messages) == count + 1 else list(islice(messages, count, None))
+        if any(
+            body is not EMPTY_PAYLOAD or not isinstance(message, RawRequestMessage)
+            for message, body in parsed
+        ):
             return
         self._is_between = True
         if was_between:
-            for head, message in zip(data.split(END_OF_HEAD), parsed, strict=False):
-                lane.learn(head + END_OF_HEAD, message)
+            for head, (message, _) in zip(data.split(END_OF_HEAD), parsed, strict=False):
+                lane.learn(head + END_OF_HEAD, cast(RawRequestMessage, message))
 
     # what is counted of requests that have not begun --------------------------------------------------
 
