@@ -8,7 +8,7 @@ of one of its keys as it is estimated now, the farthest ones first: all in ms (W
 
 from collections.abc import Mapping
 
-FROM_SECONDS = 0.005
+FROM_SECONDS = 0.01
 """Answers that took less say nothing: no cell that they needed was far."""
 MOST_HOMES = 4
 """Home cells that are named at most."""
