@@ -180,7 +180,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "callers",
         "",
-        "1 while callers and limits of before are in force: those in the document are wrong.",
+        "1 while callers and limits of before hold: the document's are wrong.",
     ),
     # this instance
     Metric(
@@ -1052,7 +1052,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "cells",
         "clock_offset_us",
-        "The cell's clock minus this instance's clock, less what the way may account for.",
+        "The cell's clock minus ours, less the doubt of the way.",
         ("cell",),
         "seconds",
         1e6,
@@ -1062,7 +1062,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "queue_clocks",
         "certain_offset_us",
-        "The clock of a region's queue minus this instance's clock, less what the way may account for.",
+        "A queue's clock minus ours, less the doubt of the way.",
         ("region",),
         "seconds",
         1e6,
