@@ -116,7 +116,7 @@ async def is_well(queue: Queue) -> bool:
 
 
 async def lied_to(server: HostileServer, name: str, lies: list[bytes]) -> BaseException | None:
-    """The failure of a use that was lied to; the queue is well afterwards."""
+    """The failure of a use that was lied to; the queue is well afterwards, and so is the use."""
     failure = None
     async with queue_at(f"redis://127.0.0.1:{server.port}/0") as queue:
         await queue.stream.open()
@@ -131,6 +131,7 @@ async def lied_to(server: HostileServer, name: str, lies: list[bytes]) -> BaseEx
             assert await is_well(queue)
         except UnreadableAnswerError:  # an answer too many, which came after the next command was sent
             assert await is_well(queue)
+        await USES[name](queue)
     return failure
 
 
@@ -176,6 +177,14 @@ UNREADABLE: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "said"), UNREADABLE)
 async def test_an_answer_of_another_shape_is_unreadable(server: HostileServer, name: str, said: Any) -> None:
     assert isinstance(await lied_to(server, name, [resp(said)]), UnreadableAnswerError)
+
+
+@pytest.mark.parametrize("name", ["append", "reclaim", "completion", "open", "read", "publish"])
+@pytest.mark.parametrize("said", [[b"a digest"], b"0" * 40, None, 7])
+async def test_a_digest_of_a_script_that_the_server_makes_up_is_not_kept(
+    server: HostileServer, name: str, said: Any
+) -> None:
+    await lied_to(server, name, [resp("NOSCRIPT No matching script"), resp(said)])
 
 
 @pytest.mark.parametrize("said", HUGE)

@@ -172,8 +172,10 @@ class RedisServer:
     def unspanned(self, name: str) -> "RunScript":
         """Returns a call that runs `<name>.lua` with the given arguments; no span is made for it."""
         script: AsyncScript = self.redis.register_script(_LUA[name])
+        digest = script.sha
 
         async def run(args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
+            script.sha = digest  # redis-py keeps whatever a server answers to SCRIPT LOAD
             return await self.guarded(script(args=args), taken=taken)
 
         return run
