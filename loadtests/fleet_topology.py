@@ -4,7 +4,7 @@ import contextlib
 import random
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,25 @@ from cachesvc.config.topology import Topology
 
 PORTS = (10_000, 30_000)
 _LOOPBACK = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost):(\d+)")
+
+
+def one_region(instances: Iterable[str], **contract: object) -> dict[str, Any]:
+    """Returns the document of one region `eu` with a server of each kind and these instances.
+
+    `contract`: what the document says of the only namespace, `pages`, beside its owner.
+    """
+    return {
+        "version": 1,
+        "regions": {
+            "eu": {
+                "queue": "redis://127.0.0.1:26100/0",
+                "pool": {"m1": {"address": "127.0.0.1:21101"}},
+                "instances": {name: f"http://127.0.0.1:{8101 + nth}" for nth, name in enumerate(instances)},
+            }
+        },
+        "cells": {"c1": {"region": "eu", "url": "redis://127.0.0.1:26101/0"}},
+        "namespaces": {"pages": {"owner": "load tests", **contract}},
+    }
 
 
 def on_free_ports(text: str) -> str:

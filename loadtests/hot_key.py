@@ -24,6 +24,7 @@ from cachesvc_client import Cache
 
 from cachesvc.commands.top.exposition import Exposition
 from loadtests.fleet import Fleet
+from loadtests.fleet_topology import one_region
 
 INSTANCES = ("a", "b", "c", "d")
 CLIENTS = 6
@@ -31,18 +32,7 @@ CLIENTS = 6
 TAIL = [f"key-{nth}" for nth in range(2000)]
 WEIGHTS = list(accumulate(1 / (nth + 10) for nth in range(len(TAIL))))
 HOT = "front-page"
-DOCUMENT = {
-    "version": 1,
-    "regions": {
-        "eu": {
-            "queue": "redis://127.0.0.1:26100/0",
-            "pool": {"m1": {"address": "127.0.0.1:21101"}},
-            "instances": {name: f"http://127.0.0.1:{8101 + nth}" for nth, name in enumerate(INSTANCES)},
-        }
-    },
-    "cells": {"c1": {"region": "eu", "url": "redis://127.0.0.1:26101/0"}},
-    "namespaces": {"pages": {"owner": "load tests", "ttl": "40m"}},
-}
+DOCUMENT = one_region(INSTANCES, ttl="40m")
 
 
 def main() -> None:

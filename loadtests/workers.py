@@ -36,32 +36,19 @@ from loadtests.bench.cores import Cores, cpu_seconds
 from loadtests.bench.drivers import Load, choose
 from loadtests.fleet import Fleet
 from loadtests.fleet_servers import SERVICE, instance_words, module_server
-from loadtests.fleet_topology import free_ports
+from loadtests.fleet_topology import free_ports, one_region
 
 NAME = "host"
 ROUNDS = 5
 HIT_KEYS, READ_KEYS = 200, 10_000
 READS_PER_CALL, READS = 100, 30_000
 VALUE = b"x" * 1000
-READY_SECONDS = 60.0
-"""How long the start of a host may take: all workers start at once."""
 
 
 def document(workers: int) -> dict[str, Any]:
     """Returns a topology of one region, whose instances are the workers of one host."""
     names = [NAME] if workers == 1 else [f"{NAME}-{number}" for number in range(workers)]
-    return {
-        "version": 1,
-        "regions": {
-            "eu": {
-                "queue": "redis://127.0.0.1:26100/0",
-                "pool": {"m1": {"address": "127.0.0.1:21101"}},
-                "instances": {name: f"http://127.0.0.1:{8101 + nth}" for nth, name in enumerate(names)},
-            }
-        },
-        "cells": {"c1": {"region": "eu", "url": "redis://127.0.0.1:26101/0"}},
-        "namespaces": {"pages": {"owner": "load tests", "ttl": "40m", "jitter": 0, "early_refresh": 0}},
-    }
+    return one_region(names, ttl="40m", jitter=0, early_refresh=0)
 
 
 class Host:
@@ -94,8 +81,7 @@ class Host:
         return f"<Host [{self.workers} workers, {self.process!r}]>"
 
     def __enter__(self) -> "Host":
-        self.process.spawn()
-        self.process.wait_ready(READY_SECONDS)
+        self.process.start()
         return self
 
     def __exit__(

@@ -153,6 +153,13 @@ class Breaker:
         elif self.is_troubled:
             self.succeeded()
 
+    def ended(self, failure: TierError | None = None, *, at_once: bool = False) -> None:
+        """Notes the end of an admitted call; a `failure` that is an answer of the server is none."""
+        if failure is not None and is_outage(failure):
+            self.failed(at_once=at_once)
+        elif self.is_troubled:
+            self.succeeded()
+
     def succeeded(self) -> None:
         """Notes a success; the breaker closes by shares if it is not closed."""
         self.failures_in_a_row = 0

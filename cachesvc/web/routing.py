@@ -26,7 +26,6 @@ PLAIN_PATH = rf"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{{}}-]{{1,{MAX_KEY_
 """A key path without a single escape, which names the key as it is written. Every other
 path is looked at piece by piece."""
 _PLAIN_KEY = re.compile(PLAIN_PATH).fullmatch
-_PLAIN_BATCH = re.compile(r"/v1/([a-z0-9_-]+):(get|put)").fullmatch
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
 
@@ -97,15 +96,11 @@ def place_of(target: str, check: Callable[[Kind, str], None]) -> Place:
     raises is raised. Raises `RequestError`: `no-such-path` where there is nothing, else 400 with the
     segment that is out of rule.
     """
-    if match := _PLAIN_BATCH(target):  # of which there are many
-        kind = _VERBS[match[2]]
-        check(kind, match[1])
-        return Place(kind, match[1])
     if match := _AUTHORITY(target):
         target = target[match.end() :] or "/"
     path, _, query = target.partition("?")
-    if (fixed := _FIXED.get(path)) is not None:
-        return Place(fixed, query=query)
+    if (kind := _FIXED.get(path)) is not None:
+        return Place(kind, query=query)
     segments = path.split("/")
     if segments[:2] != ["", "v1"] or len(segments) < 3:
         raise RequestError(ProblemKind.NO_SUCH_PATH, "there is nothing at this path: see /openapi.json")

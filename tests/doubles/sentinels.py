@@ -4,9 +4,7 @@ Sentinels take a server that was replaced for a replica only after ten seconds a
 that breaks several masters one after the other has a replica for each.
 """
 
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,8 +14,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from cachesvc.app.embedded.server_process import ServerProcess
-from tests.doubles.servers import RealServer, accepts, free_port, installed, redis_server
+from tests.doubles.servers import RealServer, Where, accepts, installed, redis_server, running_server
 
 NAME = "mymaster"
 PATIENCE_SECONDS = 20.0
@@ -100,24 +97,15 @@ OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 @contextmanager
 def sentinel(*lines: str, port: str = "port") -> Iterator[RealServer]:
     """A sentinel with these lines in its file; `port` is the setting that gets its port."""
-    directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
-    where = ("127.0.0.1", free_port())
-    config = directory / "sentinel.conf"  # a sentinel writes what it learns into its own file
-    listen = ("port 0", f"{port} {where[1]}") if port != "port" else (f"port {where[1]}",)
-    config.write_text("\n".join([*listen, "bind 127.0.0.1", f"dir {directory}", *lines, ""]))
-    process = ServerProcess(
-        "redis-sentinel",
-        [installed("redis-server"), str(config), "--sentinel"],
-        is_ready=partial(accepts, where),
-        run_dir=directory,
-        stop_signal=signal.SIGKILL,
-    )
-    try:
-        process.start()
-        yield RealServer(process, where)
-    finally:
-        process.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+
+    def command(where: Where, directory: Path) -> list[str]:
+        config = directory / "sentinel.conf"  # a sentinel writes what it learns into its own file
+        listen = ("port 0", f"{port} {where[1]}") if port != "port" else (f"port {where[1]}",)
+        config.write_text("\n".join([*listen, "bind 127.0.0.1", f"dir {directory}", *lines, ""]))
+        return [installed("redis-server"), str(config), "--sentinel"]
+
+    with running_server("redis-sentinel", command, accepts, True, signal.SIGKILL) as server:
+        yield server
 
 
 def _client(sentinel: RealServer) -> Redis:

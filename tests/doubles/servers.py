@@ -111,7 +111,7 @@ def memcached_server(*options: str, tcp: bool = False, port_only: bool = False) 
 
     # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
     is_ready = accepts if port_only else _answers(b"version\r\n", b"VERSION")
-    with _running("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
+    with running_server("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
         yield server
 
 
@@ -151,14 +151,17 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
             *options,
         ]
 
-    with _running(Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
+    with running_server(
+        Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM
+    ) as server:
         yield server
 
 
 @contextmanager
-def _running(
+def running_server(
     name: str, command: Command, is_ready: Callable[[Where], bool], tcp: bool, stop_signal: signal.Signals
 ) -> Iterator[RealServer]:
+    """The server of the command, which is given its address and a folder of its own."""
     # The path is short, because the path of a unix socket has at most 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
     where: Where = ("127.0.0.1", free_port()) if tcp else str(directory / "socket")

@@ -1,6 +1,5 @@
 """`cachesvc size` is held to real servers: two regions, some thousand calls, 15 per cent."""
 
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from cachesvc.commands.size.needs import AUDIT_ITEMS, HEARTBEAT_ITEM, Need, need
 from cachesvc.config.service import L3, Coherence, Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.units import Duration, Size
+from cachesvc.tiers.l2.memcached_client import PipelinedClient
 from loadtests.fleet import Fleet
-from loadtests.fleet_topology import port_of
 
 KEYS, VALUE_BYTES, KEY_BYTES = 600, 2_000, 40
 GONE = 200
@@ -37,7 +36,7 @@ class Measured:
         self.cells = [redis.Redis.from_url(cell.url).info() for cell in topology.cells.values()]
         self.queue = redis.Redis.from_url(topology.regions["eu"].queue).info()
         self.pools = {
-            name: [stats_of(port_of(server.address)) for server in region.pool.values()]
+            name: [stats_of(server.address) for server in region.pool.values()]
             for name, region in topology.regions.items()
         }
 
@@ -48,23 +47,17 @@ class Measured:
         return sum(stats[what] for stats in self.pools[region])
 
 
-def stats_of(port: int) -> dict[str, int]:
+def stats_of(address: str) -> dict[str, int]:
     """The counters of a memcached, and `chunks`, the bytes of those that hold items."""
-    found: dict[str, int] = {"chunks": 0}
-    with socket.create_connection(("127.0.0.1", port)) as link, link.makefile("rwb") as stream:
-        for what in (b"stats", b"stats slabs"):
-            stream.write(what + b"\r\n")
-            stream.flush()
-            size = 0
-            while (line := stream.readline().split())[0] == b"STAT":
-                name, value = line[1].decode(), line[2].decode()
-                if value.isdigit():
-                    found[name] = int(value)
-                if name.endswith(":chunk_size"):
-                    size = int(value)
-                elif name.endswith(":used_chunks"):
-                    found["chunks"] += size * int(value)
-    return found
+    client = PipelinedClient(address)
+    try:
+        said = {**client.stats(), **client.stats(b"slabs")}
+    finally:
+        client.close()
+    found = {name.decode(): value for name, value in said.items() if isinstance(value, int)}
+    slabs = [name.partition(":")[0] for name in found if name.endswith(":chunk_size")]
+    chunks = sum(found[f"{slab}:chunk_size"] * found[f"{slab}:used_chunks"] for slab in slabs)
+    return found | {"chunks": chunks}
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.answer_shapes import ShapeError, as_it_is, data, parts
 from cachesvc.tiers.batching import Batcher, Run
-from cachesvc.tiers.breaker import Breaker, is_outage, not_tried
+from cachesvc.tiers.breaker import Breaker, not_tried
 from cachesvc.tiers.redis_connections import (
     DEFAULT_ACCESS,
     OPEN_ROUND_TRIPS,
@@ -149,13 +149,9 @@ class RedisServer:
             try:
                 answers = await run(calls)
             except TierError as error:
-                if is_outage(error):
-                    self._breaker.failed()
-                elif self._breaker.is_troubled:
-                    self._breaker.succeeded()
+                self._breaker.ended(error)
                 raise
-            if self._breaker.is_troubled:
-                self._breaker.succeeded()
+            self._breaker.ended()
             return answers
 
         made: Batcher[T, R] = Batcher(

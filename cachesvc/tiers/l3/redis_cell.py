@@ -28,7 +28,7 @@ from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
-from cachesvc.tiers.breaker import Breaker, is_outage, not_tried
+from cachesvc.tiers.breaker import Breaker, not_tried
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Attached
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import (
@@ -578,13 +578,9 @@ class RedisCell:
         except TierError as error:
             self._failures += 1
             self._outage.failed(error.why)
-            if is_outage(error):
-                self.breaker.failed(at_once=connection is None)
-            elif self.breaker.is_troubled:
-                self.breaker.succeeded()
+            self.breaker.ended(error, at_once=connection is None)
             raise
-        if self.breaker.is_troubled:
-            self.breaker.succeeded()
+        self.breaker.ended()
         if self._outage.is_on:
             self._outage.worked()
         return answer, connection.issuer

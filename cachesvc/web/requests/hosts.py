@@ -24,15 +24,16 @@ class Hosts:
         self._names = {name.lower() for name in also}
         self.admitted: set[bytes] | None = set() if is_loopback(listens_on) else None
         """The spellings that were found to be admitted; None if every host is."""
-        self._known: set[str] = set()
-        """The same as texts."""
 
     def check(self, host: str | None) -> None:
         """Raises `RequestError` (`wrong-host`) for a host that is not admitted.
 
         A request without the header comes from no browser.
         """
-        if self.admitted is None or host is None or host in self._known:
+        if self.admitted is None or host is None:
+            return
+        spelling = host.encode("utf-8", "surrogateescape")
+        if spelling in self.admitted:
             return
         name = _name_of(host)
         if "." in name.rstrip(".") and not (is_loopback(name) or name in self._names):
@@ -41,8 +42,7 @@ class Hosts:
             )
             raise RequestError(ProblemKind.WRONG_HOST, why, field="Host")
         if len(self.admitted) < _REMEMBERED:
-            self.admitted.add(host.encode("utf-8", "surrogateescape"))
-            self._known.add(host)
+            self.admitted.add(spelling)
 
 
 def _name_of(host: str) -> str:
