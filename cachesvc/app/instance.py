@@ -149,6 +149,7 @@ class App:
         metrics.watch("paths", lambda: tally)
         metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in tally.stale_ages.items()})
         metrics.watch("l1", l1.statistics)
+        metrics.watch("snapshot", lambda: paths.warm_restart.tally)
         metrics.watch("l1_eviction_ages", lambda: l1.eviction_ages)
         metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in l1.by_namespace().items()})
         metrics.watch("hot_keys", paths.hot_keys.statistics)
@@ -215,6 +216,7 @@ class App:
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()
+            self._stack.push_async_callback(self.paths.warm_restart.save)
             port = await self._web.start(self.service.server.host, self.service.server.port)
         except BaseException:
             await self._stack.aclose()
@@ -252,6 +254,7 @@ class App:
     def _spawn_loops(self) -> None:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
+        self._tasks.spawn(self.paths.warm_restart.take(self._is_settled), "snapshot of L1")
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         if self._read_again is not None:
@@ -264,19 +267,25 @@ class App:
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
+    def _is_settled(self) -> bool:
+        """True once what reachable queues retained is merged, and the floor has passed."""
+        feeds, consumer = self._feeds.feeds, self._feeds.consumer
+        return (
+            consumer.has_tried
+            and all(feed.has_caught_up if feed.is_open else feed.tried for feed in feeds)
+            and self._clock.now_us() > self.paths.fences.floor
+        )
+
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """Whether this instance may be sent requests, with the reasons for `/readyz?verbose`.
 
         It may, once every region's retained fences are merged (or the region's queue is known to be
         out of reach: then `max_lag` guards the reads), the consumer has asked for changes, and the first
-        floor has passed, before which nothing that is loaded could be kept. Once ready, it stays ready.
+        floor has passed, before which nothing that is loaded could be kept, and the snapshot of L1 is
+        taken, if there is one. Once ready, it stays ready.
         """
-        now, fences, feeds = self._clock.now_us(), self.paths.fences, self._feeds.feeds
-        consumer = self._feeds.consumer
-        settled = consumer.has_tried and all(
-            feed.has_caught_up if feed.is_open else feed.tried for feed in feeds
-        )
-        self._is_warm = self._is_warm or (settled and now > fences.floor)
+        fences, feeds, consumer = self.paths.fences, self._feeds.feeds, self._feeds.consumer
+        self._is_warm = self._is_warm or (self._is_settled() and self.paths.warm_restart.is_over)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
         return self._is_warm, {
             "troubles": self._troubles(),
@@ -294,6 +303,7 @@ class App:
             },
             "masters": self._backends.masters(),
             "rivals": self.paths.rivals.said,
+            "snapshot": self.paths.warm_restart.said,
             "loops": self._loops.troubles(),
             "conditions": self._backends.conditions.unmet(),
             "settings": self._backends.findings.unmet(),

@@ -36,6 +36,7 @@ from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
+from cachesvc.paths.warm_restart import WarmRestart
 from cachesvc.paths.write import Writer
 from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
@@ -95,6 +96,7 @@ class Paths:
     invalidator: Invalidator
     explainer: Explainer
     trail: AuditTrail
+    warm_restart: WarmRestart
 
 
 def build(
@@ -231,6 +233,14 @@ def build(
         unkept=unkept,
         leased_loads=leased_loads,
     )
+    warm_restart = WarmRestart(
+        f"l1-{region}-{instance}",
+        service.l1.snapshot,
+        namespaces=namespaces,
+        l1=l1,
+        near_tiers=near_tiers,
+        admission=admission,
+    )
     explainer = Explainer(
         topology=topology,
         placement=placement,
@@ -264,6 +274,7 @@ def build(
         invalidator=invalidator,
         explainer=explainer,
         trail=trail,
+        warm_restart=warm_restart,
     )
 
 

@@ -529,6 +529,14 @@ TABLE: tuple[Metric, ...] = (
         "l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1, or for their room."
     ),
     Metric(
+        "l1_snapshot_copies",
+        "counter",
+        "snapshot",
+        {"taken": "taken", "refused": "refused"},
+        "Copies of a snapshot, taken or refused at the start.",
+        ("outcome",),
+    ),
+    Metric(
         "l1_evicted_age",
         "gauge",
         "l1",
