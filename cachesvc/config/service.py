@@ -180,8 +180,8 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
     were used last are written; at the next start they are taken if the same queues are read, each
     only if it may still be answered. Empty: L1 begins empty."""
     budget: Size = Size.parse("64MiB")
-    """About how many bytes of copies are written, counted as `l1.budget` counts them; more than
-    0. With several workers it is divided among them."""
+    """About how many bytes of copies are written, counted as `l1.budget` counts them. It must
+    be more than 0. Several workers divide it among them."""
     timeout: Duration = Duration.parse("5s")
     """How long a stop may take to write the file, and a start to take its copies, until which
     the instance is not ready; longer than 0. What is not written or taken by then is left out."""
