@@ -25,6 +25,7 @@ from cachesvc.app.host import Host
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
+from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker
@@ -129,7 +130,7 @@ class App:
         )
         self._read_again: TopologyFile | None = None
         if topology_file is not None:
-            self._read_again = TopologyFile(topology_file, topology, self._take)
+            self._read_again = TopologyFile(topology_file, topology, self._take, service)
             self._loops.watch([self._read_again.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
@@ -137,7 +138,13 @@ class App:
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _take(self, topology: Topology) -> None:
-        """Takes what may change while the instance runs, from its document."""
+        """Takes what may change between two turns of the loop (`config/live.py`).
+
+        All parts share the mapping of namespaces and look a namespace up at each request.
+        """
+        self.paths.take(topology)
+        self._backends.take(topology)
+        self.topology.namespaces.update(topology.namespaces)
         self._web.door.take(topology.callers)
         self.limits.take(topology)
 
@@ -176,7 +183,8 @@ class App:
         )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
-        metrics.watch("callers", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
         metrics.watch("handshakes", lambda: self._web.handshakes)
@@ -309,8 +317,12 @@ class App:
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
+            "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
         }
+
+    def _waiting(self) -> Sequence[FieldPath]:
+        return self._read_again.waiting if self._read_again is not None else ()
 
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
@@ -340,7 +352,7 @@ async def serve(
     """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
-    `topology_file` is the document that callers and limits are read from again.
+    `topology_file` is the document that is read again (`topology_file.py`).
     """
     raise_descriptor_limit()
     app = App(service, topology, topology_file=topology_file, worker=worker)

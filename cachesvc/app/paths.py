@@ -98,6 +98,12 @@ class Paths:
     trail: AuditTrail
     warm_restart: WarmRestart
 
+    def take(self, topology: Topology) -> None:
+        """Takes what was computed from namespaces that have changed; they are looked up otherwise."""
+        self.fences.expect_loads(_longest_load_us(topology))
+        self.receipts.longest_lag_us = _longest_lag_us(topology)
+        self.ghosts.ttls_us = _ttls_us(topology)
+
 
 def build(
     service: Service,
@@ -143,7 +149,7 @@ def build(
     )
     sample = ReadSample(hot_keys, rng)
     ghosts = Ghosts(
-        {name: namespace.ttl for name, namespace in namespaces.items()},
+        _ttls_us(topology),
         fences,
         clock,
         limit=service.telemetry.report_keys,
@@ -167,7 +173,8 @@ def build(
         remote.streams,
         rivals,
         heartbeat_seconds=coherence.heartbeat.seconds,
-        outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
+        longest_lag_us=_longest_lag_us(topology),
+        skew_us=skew_us,
     )
     kept, is_logged = service.telemetry.audit_records, is_audit_logged(service)
     trail = AuditTrail(region, clock, kept, is_logged=is_logged)
@@ -288,6 +295,10 @@ def _longest_load_us(topology: Topology) -> int:
         for namespace in topology.namespaces.values()
     ]
     return max(loads, default=0) + 2 * SECONDS
+
+
+def _ttls_us(topology: Topology) -> dict[str, int]:
+    return {name: namespace.ttl for name, namespace in topology.namespaces.items()}
 
 
 def _longest_lag_us(topology: Topology) -> int:

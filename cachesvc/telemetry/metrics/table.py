@@ -176,11 +176,18 @@ TABLE: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric(
-        "callers_outdated",
+        "document_outdated",
         "gauge",
-        "callers",
+        "document",
         "",
-        "1 while callers and limits of before hold: the document's are wrong.",
+        "1 while the topology document of before holds: the present one is wrong.",
+    ),
+    Metric(
+        "document_waits",
+        "gauge",
+        "document_waits",
+        "",
+        "Fields of the topology document that take effect at the next start.",
     ),
     # this instance
     Metric(
