@@ -29,7 +29,7 @@ from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces import sampling
 from cachesvc.telemetry.traces.trace import Span
 from cachesvc.web import listener
-from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead
+from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead, Waits
 from cachesvc.web.ports import Port
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.requests.hosts import Hosts
@@ -229,17 +229,17 @@ def counted(site: Site) -> tuple[object, ...]:
 
 @pytest.fixture
 def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The answers of the lane, of services that are made later."""
+    """The answers of the lane, of services that are made later; empty ones came later."""
     given: list[bytes] = []
-    hit = Web._hit
+    answer_soon = Web._answer_soon
 
-    def noting(web: Web, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
-        answer = hit(web, port, read, most_bytes)
+    def noting(web: Web, port: Port, read: PlainRead, most_bytes: int, waits: Waits) -> bytes | None:
+        answer = answer_soon(web, port, read, most_bytes, waits)
         if answer is not None:
             given.append(answer)
         return answer
 
-    monkeypatch.setattr(Web, "_hit", noting)
+    monkeypatch.setattr(Web, "_answer_soon", noting)
     return given
 
 
