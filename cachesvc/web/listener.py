@@ -63,6 +63,7 @@ _OF_AIOHTTP = (
     "_messages",
     "_next_keepalive_close_time",
     "_reading_paused",
+    "_request_in_progress",
     "_upgraded",
     "_waiter",
 )
@@ -412,6 +413,16 @@ class _Connection(web.RequestHandler):
         if len(self._kept) > MOST_WAITING_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
+    def _take_kept(self) -> None:
+        """Goes on with what was kept."""
+        kept, self._kept = self._kept, b""
+        self._unbegun -= len(kept)
+        self._callers.begun(len(kept))
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        if kept:
+            self._take(kept)
+
     def has_left(self) -> bool:
         return self.transport is None or self.is_half_closed
 
@@ -421,7 +432,7 @@ class _Connection(web.RequestHandler):
         A large answer, or one that the buffer has no room for, goes by aiohttp's way, where a task waits
         for the peer.
         """
-        head, self._read_on, kept, self._kept = self._read_on, b"", self._kept, b""
+        head, self._read_on = self._read_on, b""
         if self._landing is not None:
             self._landing.set_result(None)
         transport = self.transport
@@ -438,17 +449,9 @@ class _Connection(web.RequestHandler):
             _parse(self, head)
             if is_last:
                 self.close()
-        if is_last:
-            return
-        if kept:
-            self._unbegun -= len(kept)
-            self._callers.begun(len(kept))
-            if self._buffer_paused:
-                self._resume_reading_for_buffer()
+        if self._kept and not is_last:
             with under(None):
-                self.data_received(kept)
-        if self.is_half_closed and not self._read_on:
-            self._close_when_answered()
+                self._take_kept()
 
     def close(self) -> None:
         """Closes the connection after the answers that are being made."""
@@ -498,11 +501,29 @@ class _Connection(web.RequestHandler):
     # what is counted of requests that have not begun --------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        lane = self._lane
-        if self._read_on:
+        if self._read_on or self._kept:
             if not self._is_closing:
                 self._keep(data)
-            return
+        elif self._is_ending() and self._lane is not None and self._is_between:
+            # The task of the last request has answered it, and ends in this turn of the loop. A fast peer's
+            # next request would never come to the lane.
+            self._keep(data)
+            self._loop.call_soon(self._take_kept)
+        else:
+            self._take(data)
+
+    def _is_ending(self) -> bool:
+        """True if aiohttp's task has answered the last request, and has not begun to wait for the next."""
+        return (
+            self._waiter is None
+            and not self._messages
+            and not self._request_in_progress
+            and (self.body is None or self.body.is_eof())
+        )
+
+    def _take(self, data: bytes) -> None:
+        """Has the data answered by the lane, or parsed."""
+        lane = self._lane
         if lane is not None and self._is_between and self._is_idle() and len(data) <= AT_ONCE_BYTES:
             data = data[self._answer_plain_reads(lane, data) :]
             if self.plain_read is not None:
@@ -581,17 +602,17 @@ class _Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's may return True
         """Keeps the connection for the answers to complete requests whose peer sends no more."""
         body = self._messages[-1][1] if self._messages else self.body
-        if not self._read_on and (self.idle_since is not None or body is None or not body.is_eof()):
+        is_busy = self._read_on or self._kept or (body is not None and body.is_eof())
+        if self.idle_since is not None or not is_busy:
             return None
         if self._handshake is not None:
             return None  # event loops close both halves of a TLS connection at once
         self.is_half_closed = True
-        if not self._read_on:
-            self._close_when_answered()
+        self._close_when_answered()
         return True
 
     def _close_when_answered(self) -> None:
-        if self._messages:
+        if self._messages or self._kept:
             self._loop.call_later(ANSWERED_SECONDS, self._close_when_answered)
         elif self.idle_since is None:
             self.close()  # after the answer that is being made

@@ -355,7 +355,7 @@ class Web:
             self.door.note(error)
             reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
-        except Exception:
+        except Exception:  # noqa: BLE001  `_broken` logs it
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 reply = _broken(operation, namespace, request_id_of(request.headers))
         if (seconds := perf_counter() - started) > FROM_SECONDS and operation in _TIMED:
@@ -442,13 +442,13 @@ class Web:
             member.__exit__()
             try:
                 if isinstance(answer, Exception):
-                    raise answer
+                    raise answer  # noqa: TRY301  as `get` would
                 if self._rates.is_on and answer.entry is not None:
                     self._rates.charge_bytes(key.namespace, len(answer.entry.value), caller)
                 reply = self._entries.answered_plainly(key, answer, watermark)
             except RequestError as error:
                 reply = self._refused(error)
-            except Exception:
+            except Exception:  # noqa: BLE001  `_broken` logs it
                 reply = _broken("get", key.namespace)
             if (seconds := perf_counter() - started) > FROM_SECONDS:
                 here = (Target.key(key.namespace, key.text),)

@@ -44,6 +44,8 @@ class FakeReader:
         """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
         self.elsewhere = 0
+        self.breaks_at = ""
+        """The key for which `get` fails with a defect."""
         self._reads: set[asyncio.Task[Answer]] = set()
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
@@ -102,6 +104,8 @@ class FakeReader:
             self.given_back.append((key.text, answer.lease))
 
     def _answer(self, key: Key, options: ReadOptions) -> Answer:
+        if key.text == self.breaks_at:
+            raise RuntimeError("broken")
         if key.text in self.answers:
             return self.answers[key.text]
         if (entry := self.l1.get(key.text)) is not None and not options.no_cache:
