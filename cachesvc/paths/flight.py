@@ -21,7 +21,7 @@ Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, 
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import MappingProxyType
@@ -273,6 +273,18 @@ class Flight(Struct, eq=False):
         while self.landing is None:
             await _wait_in(self._waiting_for_landing)
         return self.landing
+
+    def when_landed(self, call: Callable[["asyncio.Future[None]"], object]) -> None:
+        """Has `call` called in a turn of the loop after the landing, in the caller's context.
+
+        A caller without a task waits so.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(call)
+        if self.landing is None:
+            self._waiting_for_landing.append(waiter)
+        else:
+            waiter.set_result(None)
 
     async def landed_or_waits_for_fill(self) -> Landing | None:
         """The landing, or None as soon as the flight has to wait for another holder's fill."""

@@ -132,6 +132,10 @@ class FlightRunner:
         """Starts a flight that asks the origin for one reader, past tiers and lease."""
         self._tasks.spawn(self._run([flight], self._load_alone), "flight")
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has a read go on in a task of its own, which began without one."""
+        self._tasks.spawn(work, "read")
+
     async def _load_alone(self, flights: list[Flight]) -> None:
         for flight in flights:
             await self._loads.load(self._homes.of(flight.key), flight, None)

@@ -13,7 +13,7 @@ cost.
 import asyncio
 import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -214,16 +214,61 @@ class Reader:
                 self._runner.start(flight)
             landing = await flight.landed()
             answer = self._judge(flight, landing, joined, started, PLAIN)
-            if answer is not None:
-                self._count(key.namespace, answer)
-                return answer
-            if _is_for_another(landing, joined):
-                answers: list[Answer | None] = [None]
-                await self._answer_all((key,), namespace, PLAIN, answers, {0})
-                answer = answers[0] or _overtaken()
-                self._count(key.namespace, answer)
-                return answer
+            if answer is None:
+                return await self._get_again(key, _is_for_another(landing, joined))
+            self._count(key.namespace, answer)
+            return answer
         return (await self.get_many((key,), options))[0]
+
+    def get_soon(self, key: Key, answered: Callable[[Answer | Exception], None]) -> None:
+        """Reads a key of which L1 has no copy, as `get` does, without a task of the caller.
+
+        `answered` is called once, in a later turn of the loop and in the caller's context: with the
+        answer, which is judged in that very step, or with a defect.
+        """
+        namespace = self._namespaces[key.namespace]
+        started = self._fences.merged
+        self.tally.l1.misses += 1
+        flight, joined = self._join_or_make(
+            key, namespace, _mode_of(namespace, PLAIN), L1_MISS, PLAIN, self._clock.now_us()
+        )
+
+        def judge(_: object) -> None:
+            landing = flight.landing
+            assert landing is not None  # noqa: S101  `when_landed` calls
+            try:
+                answer = self._judge(flight, landing, joined, started, PLAIN)
+            except Exception as error:  # noqa: BLE001  a defect is for the caller to tell
+                answered(error)
+                return
+            if answer is None:
+                self._runner.spawn(self._answer_again(key, _is_for_another(landing, joined), answered))
+                return
+            self._count(key.namespace, answer)
+            answered(answer)
+
+        flight.when_landed(judge)
+        if not joined:
+            self._runner.start(flight)
+
+    async def _answer_again(
+        self, key: Key, is_alone: bool, answered: Callable[[Answer | Exception], None]
+    ) -> None:
+        try:
+            answer: Answer | Exception = await self._get_again(key, is_alone)
+        except Exception as error:  # noqa: BLE001  as in `get_soon`
+            answer = error
+        answered(answer)
+
+    async def _get_again(self, key: Key, is_alone: bool) -> Answer:
+        """Looks again for a plain read; `is_alone`: it has to load for itself alone."""
+        if not is_alone:
+            return (await self.get_many((key,)))[0]
+        answers: list[Answer | None] = [None]
+        await self._answer_all((key,), self._namespaces[key.namespace], PLAIN, answers, {0})
+        answer = answers[0] or _overtaken()
+        self._count(key.namespace, answer)
+        return answer
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
         """Reads keys of one namespace under one deadline; answers in the order of the keys.

@@ -93,6 +93,13 @@ class Reading(Protocol):
 
     async def get(self, key: Key, options: ReadOptions, /) -> Answer: ...
 
+    def get_soon(self, key: Key, answered: Callable[[Answer | Exception], None], /) -> None:
+        """Reads a key of which L1 has no copy, as a plain `get`.
+
+        `answered` is called once, in a later turn of the loop: with the answer, or with a defect.
+        """
+        ...
+
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
     def give_back(self, key: Key, answer: Answer, /) -> None:

@@ -19,12 +19,13 @@ in one well-formed line.
 
 import re
 from collections.abc import Callable, Collection
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from msgspec import Struct
 
 from cachesvc.model.entry import Key
+from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.options import plain_headers
 from cachesvc.web.routing import PLAIN_PATH
@@ -50,10 +51,23 @@ class PlainRead(Struct, frozen=True, gc=False):
     """The place behind its last byte."""
 
 
-Answering: TypeAlias = Callable[[PlainRead, int], bytes | None]
-"""Returns the whole answer to a read whose value L1 has, if it may be given now.
+class Waits(Protocol):
+    """A connection that waits for the answer to a plain read, which goes on beyond L1."""
 
-The number is the most bytes that the value may have.
+    def has_left(self) -> bool:
+        """True if the peer has gone, or sends no more and may have gone."""
+        ...
+
+    def take(self, reply: Reply) -> None:
+        """Takes the answer. Called once, not within the call that began the read."""
+        ...
+
+
+Answering: TypeAlias = Callable[[PlainRead, int, Waits], bytes | None]
+"""Returns the whole answer to a read, if it may be given now.
+
+Empty if it comes later; None if it is for aiohttp's way. The number is the most bytes that a value
+may have that L1 has.
 """
 
 

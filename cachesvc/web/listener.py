@@ -21,6 +21,7 @@ from cachesvc.config.addresses import address
 from cachesvc.config.service import Server
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.telemetry.traces.trace import under
 from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
 from cachesvc.web.handshakes import Handshake, Handshakes
@@ -62,6 +63,7 @@ _OF_AIOHTTP = (
     "_messages",
     "_next_keepalive_close_time",
     "_reading_paused",
+    "_request_in_progress",
     "_upgraded",
     "_waiter",
 )
@@ -266,9 +268,13 @@ class _Connection(web.RequestHandler):
         "_handle_extra",
         "_handshake",
         "_is_between",
+        "_is_closing",
+        "_kept",
+        "_landing",
         "_lane",
         "_most_head_bytes",
         "_peer",
+        "_read_on",
         "_socket",
         "_target",
         "_unbegun",
@@ -289,8 +295,16 @@ class _Connection(web.RequestHandler):
         self._lane = server.lane
         self._is_between = True
         """True: the parser stands between two requests, as is known for certain."""
-        self.plain_read: PlainRead | None = None
-        """The next request, if the lane has read it and could not answer it."""
+        self.plain_read: PlainRead | Reply | None = None
+        """The next request, if the lane has read it and could not answer it; or its answer."""
+        self._read_on = b""
+        """The head of the plain read whose answer is on its way; empty if there is none."""
+        self._kept = b""
+        """What came behind that head."""
+        self._landing: asyncio.Future[None] | None = None
+        """Ends when that answer is there, if the drain waits for it."""
+        self._is_closing = False
+        """True: the connection is to be closed after that answer."""
         self._peer = ""
         self._socket: asyncio.Transport | None = None
         """The transport, also while it closes."""
@@ -312,7 +326,8 @@ class _Connection(web.RequestHandler):
         return self._next_keepalive_close_time - self._keepalive_timeout if self._is_idle() else None
 
     def _is_idle(self) -> bool:
-        return self._waiter is not None and not self._waiter.done() and not self._messages
+        waiter = self._waiter
+        return waiter is not None and not waiter.done() and not self._messages and not self._read_on
 
     def close_idle(self) -> None:
         self.force_close()
@@ -330,6 +345,8 @@ class _Connection(web.RequestHandler):
 
     def _process_keepalive(self) -> None:
         was_closing = self._force_close
+        if self._read_on:
+            self._note_life()
         super()._process_keepalive()
         self._callers.idled += self._force_close and not was_closing
 
@@ -349,6 +366,7 @@ class _Connection(web.RequestHandler):
         self._callers.closed(self, self._peer)
         self._callers.begun(self._unbegun)
         self._unbegun = 0
+        self._kept = b""
         self._socket = None
         super().connection_lost(exc)
 
@@ -357,25 +375,97 @@ class _Connection(web.RequestHandler):
     def _answer_plain_reads(self, lane: Lane, data: bytes) -> int:
         """Answers the plain reads with which `data` begins; returns the place behind them.
 
-        Stops at the first request that is not the lane's.
+        Stops at the first request that is not the lane's. Behind one whose answer comes later the rest is
+        kept.
         """
         at, transport = 0, self.transport
         if transport is None or transport.is_closing():
             return 0
         while at < len(data) and (read := lane.read(data, at)) is not None:
             try:
-                answer = lane.answer(read, LANE_BYTES - self.unsent())
+                answer = lane.answer(read, LANE_BYTES - self.unsent(), self)
             except Exception:  # noqa: BLE001  the ordinary way meets the same failure, and tells and logs it
                 answer = None
             if answer is None:
                 if read.end == len(data):
                     self.plain_read = read
                 break
+            if not answer:
+                self._read_on = data[at : read.end]
+                if read.end < len(data):
+                    self._keep(data[read.end :])
+                return len(data)
             transport.write(answer)
             at = read.end
         if at:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._note_life()
         return at
+
+    def _note_life(self) -> None:
+        """Notes that the peer has asked, and begins the time anew after which it is idle."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    def _keep(self, data: bytes) -> None:
+        """Keeps what came behind a read that goes on, and stops to read if that is much."""
+        self._kept += data
+        self._unbegun += len(data)
+        self._callers.unbegun(self, len(data))
+        if len(self._kept) > MOST_WAITING_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _take_kept(self) -> None:
+        """Goes on with what was kept."""
+        kept, self._kept = self._kept, b""
+        self._unbegun -= len(kept)
+        self._callers.begun(len(kept))
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        if kept:
+            self._take(kept)
+
+    def has_left(self) -> bool:
+        return self.transport is None or self.is_half_closed
+
+    def take(self, reply: Reply) -> None:
+        """Writes the answer to the read that went on, and goes on with what was kept.
+
+        A large answer, or one that the buffer has no room for, goes by aiohttp's way, where a task waits
+        for the peer.
+        """
+        head, self._read_on = self._read_on, b""
+        if self._landing is not None:
+            self._landing.set_result(None)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        is_last = self._is_closing or reply.is_last
+        if len(reply.head) + len(reply.payload) <= LANE_BYTES - self.unsent():
+            transport.write(reply.whole())
+            self._note_life()
+            if is_last:
+                self.force_close()
+        else:
+            self.plain_read = reply
+            _parse(self, head)
+            if is_last:
+                self.close()
+        if self._kept and not is_last:
+            with under(None):
+                self._take_kept()
+
+    def close(self) -> None:
+        """Closes the connection after the answers that are being made."""
+        if self._read_on:
+            self._is_closing = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  aiohttp's signature
+        """Ends the connection: lets the read that goes on be answered, then does what aiohttp does."""
+        if self._read_on:
+            self._landing = self._loop.create_future()
+            await asyncio.wait((self._landing,), timeout=timeout)
+        await super().shutdown(timeout)
 
     def _parse(self, data: bytes) -> None:
         """Has aiohttp parse the data, and finds out whether its parser is between requests then.
@@ -411,6 +501,28 @@ class _Connection(web.RequestHandler):
     # what is counted of requests that have not begun --------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._read_on or self._kept:
+            if not self._is_closing:
+                self._keep(data)
+        elif self._is_ending() and self._lane is not None and self._is_between:
+            # The task of the last request has answered it, and ends in this turn of the loop. A fast peer's
+            # next request would never come to the lane.
+            self._keep(data)
+            self._loop.call_soon(self._take_kept)
+        else:
+            self._take(data)
+
+    def _is_ending(self) -> bool:
+        """True if aiohttp's task has answered the last request, and has not begun to wait for the next."""
+        return (
+            self._waiter is None
+            and not self._messages
+            and not self._request_in_progress
+            and (self.body is None or self.body.is_eof())
+        )
+
+    def _take(self, data: bytes) -> None:
+        """Has the data answered by the lane, or parsed."""
         lane = self._lane
         if lane is not None and self._is_between and self._is_idle() and len(data) <= AT_ONCE_BYTES:
             data = data[self._answer_plain_reads(lane, data) :]
@@ -490,7 +602,8 @@ class _Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's may return True
         """Keeps the connection for the answers to complete requests whose peer sends no more."""
         body = self._messages[-1][1] if self._messages else self.body
-        if self.idle_since is not None or body is None or not body.is_eof():
+        is_busy = self._read_on or self._kept or (body is not None and body.is_eof())
+        if self.idle_since is not None or not is_busy:
             return None
         if self._handshake is not None:
             return None  # event loops close both halves of a TLS connection at once
@@ -499,7 +612,7 @@ class _Connection(web.RequestHandler):
         return True
 
     def _close_when_answered(self) -> None:
-        if self._messages:
+        if self._messages or self._kept:
             self._loop.call_later(ANSWERED_SECONDS, self._close_when_answered)
         elif self.idle_since is None:
             self.close()  # after the answer that is being made
@@ -536,8 +649,11 @@ class _Connection(web.RequestHandler):
         return reply
 
 
-def plain_read_of(request: web.BaseRequest) -> PlainRead | None:
-    """Returns the request as the fast lane has read it; None if it did not. To be asked once."""
+def plain_read_of(request: web.BaseRequest) -> PlainRead | Reply | None:
+    """Returns the request as the fast lane has read it, or its answer if the lane has got it.
+
+    None if the lane did not read it. To be asked once.
+    """
     connection = request.protocol
     if not isinstance(connection, _Connection) or connection.plain_read is None:
         return None
@@ -558,10 +674,9 @@ class _EncryptedConnection(_Connection):
         below = 0 if self._handshake is None else self._handshake.unsent()
         return super().unsent() + below
 
-    def _answer_plain_reads(self, lane: Lane, data: bytes) -> int:
-        if at := super()._answer_plain_reads(lane, data):
-            self._callers.taken(self)
-        return at
+    def _note_life(self) -> None:
+        super()._note_life()
+        self._callers.taken(self)
 
     async def finish_response(self, *answered: Any) -> tuple[web.StreamResponse, bool]:
         done = await super().finish_response(*answered)

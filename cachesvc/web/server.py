@@ -7,7 +7,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 
 import logging
 import ssl
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from random import Random
@@ -26,6 +26,7 @@ from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.requests import Answer
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
 from cachesvc.web.access.door import Door, grant_of
@@ -45,7 +46,7 @@ from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
-from cachesvc.web.lane import Lane, PlainRead
+from cachesvc.web.lane import Lane, PlainRead, Waits
 from cachesvc.web.listener import Listener, plain_read_of
 from cachesvc.web.overload import Overload
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Elsewhere, Handler, Port, only
@@ -61,7 +62,7 @@ from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
 from cachesvc.web.requests.options import plain_headers, timeout_of
 from cachesvc.web.routing import Kind, Place, check_namespace, place_of, plain_key_place
-from cachesvc.web.spans import ServerSpans, passing
+from cachesvc.web.spans import RawHeaders, ServerSpans, passing
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ class Web:
             port.connections,
             self._limits,
             port.handshakes,
-            Lane(partial(self._hit, port), self._namespaces, port.hosts) if is_fast else None,
+            Lane(partial(self._answer_soon, port), self._namespaces, port.hosts) if is_fast else None,
         )
 
     def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:
@@ -297,7 +298,9 @@ class Web:
         spans, hosts = self._spans, port.hosts
         span: Span | None = None
         try:
-            if (read := plain_read_of(request)) is not None:
+            if type(read := plain_read_of(request)) is Reply:
+                return read  # it was counted when it came, and is too large for the lane
+            if type(read) is PlainRead:
                 place = Place(Kind.KEY, read.key.namespace, read.key)
                 plain: tuple[bytes, bytes] | None = (read.traceparent, read.authorization)
             else:
@@ -320,7 +323,7 @@ class Web:
                     reply = self._entries.hit(entry, place.key)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
-                    reply = await _part_of(span, self._read_on(request, place, entry, grant.caller))
+                    reply = await _part_of(span, self._read_beyond(request, place, entry, grant.caller))
             else:
                 grant = await self.door.admit(request)
                 if place is None:
@@ -352,31 +355,45 @@ class Web:
             self.door.note(error)
             reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
-        except Exception:
-            reply = problem_reply(_INTERNAL, request_id_of(request.headers))
-            # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
+        except Exception:  # noqa: BLE001  `_broken` logs it
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
-                log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
+                reply = _broken(operation, namespace, request_id_of(request.headers))
         if (seconds := perf_counter() - started) > FROM_SECONDS and operation in _TIMED:
             reply.add_lines(server_timing(seconds, self._homes.distances(_concerned(reply, place))))
         self._complete(reply, port)
-        if reply.outcome == "failed" and has_left(request):
+        self._count(
+            reply, operation, namespace, started, span, request.raw_headers, lambda: has_left(request)
+        )
+        return reply
+
+    def _count(
+        self,
+        reply: Reply,
+        operation: str,
+        namespace: str,
+        started: float,
+        span: Span | None,
+        raw_headers: RawHeaders,
+        has_left: Callable[[], bool],
+    ) -> None:
+        """Counts an answered request, and ends its span. `has_left` returns if its peer has gone."""
+        if reply.outcome == "failed" and has_left():
             reply.outcome = LEFT
         seconds = perf_counter() - started
         self._counts.request(namespace, operation, reply.outcome, seconds)
-        if spans is not None and (
+        if (spans := self._spans) is not None and (
             span is not None or reply.outcome == "failed" or seconds > spans.sampling.slow_seconds
         ):
-            spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
-        return reply
+            spans.end(span, operation, namespace, reply, seconds, raw_headers)
 
-    def _hit(self, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
+    def _answer_soon(self, port: Port, read: PlainRead, most_bytes: int, waits: Waits) -> bytes | None:
         """Returns the whole answer to a plain read, if `handle` would answer it at once.
 
-        That is from L1, or, if L1 has no copy, with a refusal because of overload: the cheaper a refusal
-        is, the more is left for those who are not refused.
+        That is from L1, or, if L1 has no copy, with a refusal: the cheaper a refusal is under overload, the
+        more is left for those who are not refused. Empty if L1 has no copy and the read goes on: `waits`
+        gets its answer.
         None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for a
-        value of more than `most_bytes`.
+        value in L1 of more than `most_bytes`.
         """
         started = perf_counter()
         key, sampling = read.key, None if self._spans is None else self._spans.sampling
@@ -386,34 +403,74 @@ class Web:
             or (grant := self.door.reader(read.authorization, key.namespace)) is None
         ):
             return None
-        error: RequestError | None = None
         entry = self._reader.peek_small(key.namespace, key, most_bytes)
-        if entry is None:
-            if self.overload.is_shedding and self._reader.is_beyond_l1(key):
-                error = self.overload.refusal(key.namespace, grant.caller)
-        elif self._rates is not None:
-            try:
+        if entry is None and not self._reader.is_beyond_l1(key):
+            return None
+        if sampling is not None:
+            sampling.takes(read.traceparent)
+        try:
+            if entry is None:
+                self._read_on(port, read, waits, started, grant.caller)
+                return b""
+            if self._rates.is_on:
                 self._rates.check_hit(key.namespace, len(entry.value), started, grant.caller)
-            except RequestError as refusal:
-                error = refusal
-        reply: Reply | None = None
-        if error is not None:
+        except RequestError as error:
             reply = self._refused(error)
             self._complete(reply, port)
-            head, body, outcome = reply.head, reply.payload, reply.outcome
-        elif entry is not None:
-            head, body, outcome = self._entries.hit_head(entry, key) + self._end_lines(), entry.value, HIT
-        else:
-            return None
+            self._count_plain(reply, read, started, waits)
+            return reply.whole()
+        head = self._entries.hit_head(entry, key) + self._end_lines()
         seconds = perf_counter() - started
-        self._counts.request(key.namespace, "get", outcome, seconds)
-        if sampling is not None and self._spans is not None:
-            sampling.takes(read.traceparent)
-            if outcome == "failed" or seconds > sampling.slow_seconds:
-                reply = reply or Reply(200, head, body, outcome=outcome)
-                headers = [(b"traceparent", read.traceparent)]
-                self._spans.end(None, "get", key.namespace, reply, seconds, headers)
-        return head + END_OF_LINES + body
+        self._counts.request(key.namespace, "get", HIT, seconds)
+        if self._spans is not None and seconds > self._spans.sampling.slow_seconds:
+            self._spans.end(
+                None, "get", key.namespace, Reply(200, head, outcome=HIT), seconds, _headers_of(read)
+            )
+        return head + END_OF_LINES + entry.value
+
+    def _read_on(self, port: Port, read: PlainRead, waits: Waits, started: float, caller: Caller) -> None:
+        """Begins a plain read of which L1 has no copy, as `_read_beyond` does without a task.
+
+        Raises `RequestError` (`overloaded`, `rate-limited`).
+        """
+        key = read.key
+        member = self.overload.admit(key.namespace, caller)
+        member.__enter__()
+        watermark = self._fences.watermark
+
+        def answered(answer: Answer | Exception) -> None:
+            member.__exit__()
+            try:
+                if isinstance(answer, Exception):
+                    raise answer  # noqa: TRY301  as `get` would
+                if self._rates.is_on and answer.entry is not None:
+                    self._rates.charge_bytes(key.namespace, len(answer.entry.value), caller)
+                reply = self._entries.answered_plainly(key, answer, watermark)
+            except RequestError as error:
+                reply = self._refused(error)
+            except Exception:  # noqa: BLE001  `_broken` logs it
+                reply = _broken("get", key.namespace)
+            if (seconds := perf_counter() - started) > FROM_SECONDS:
+                here = (Target.key(key.namespace, key.text),)
+                reply.add_lines(server_timing(seconds, self._homes.distances(here)))
+            self._complete(reply, port)
+            self._count_plain(reply, read, started, waits)
+            waits.take(reply)
+
+        try:
+            if self._rates.is_on:
+                self._rates.check("reads", key.namespace, caller=caller)
+            if read.traceparent and self._spans is not None:
+                with under(passing(read.traceparent)):
+                    self._reader.get_soon(key, answered)
+            else:
+                self._reader.get_soon(key, answered)
+        except BaseException:
+            member.__exit__()
+            raise
+
+    def _count_plain(self, reply: Reply, read: PlainRead, started: float, waits: Waits) -> None:
+        self._count(reply, "get", read.key.namespace, started, None, _headers_of(read), waits.has_left)
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
         """Raises `RequestError` if the grant is not enough, or there is no such namespace.
@@ -463,7 +520,7 @@ class Web:
         self._counts.refusals[error.kind.value] += 1
         return problem_reply(error, request_id, outcome=outcome)
 
-    async def _read_on(
+    async def _read_beyond(
         self, request: web.BaseRequest, place: Place, entry: Entry | None, caller: Caller
     ) -> Reply:
         """Answers a plain read that L1 does not hold.
@@ -512,6 +569,21 @@ class Web:
 
 
 _REFUSED = ("refused", None)
+
+
+def _headers_of(read: PlainRead) -> RawHeaders:
+    """Returns the header of a plain read that its span needs."""
+    return ((b"traceparent", read.traceparent),)
+
+
+def _broken(operation: str, namespace: str, request_id: str = "") -> Reply:
+    """Returns the reply to a request that failed for a defect, which is being handled; logs that.
+
+    Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
+    """
+    reply = problem_reply(_INTERNAL, request_id)
+    log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
+    return reply
 
 
 def _concerned(reply: Reply, place: Place | None) -> Iterable[Target]:

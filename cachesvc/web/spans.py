@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from typing import TypeAlias
 
 from cachesvc.config.service import Telemetry
 from cachesvc.config.topology import Namespace
@@ -13,6 +14,7 @@ from cachesvc.telemetry.traces.trace import Attribute, Recorder, Span, SpanConte
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.routing import Place
 
+RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 _NAMES = {
     "get": "cache.get",
     "head": "cache.get",
@@ -65,9 +67,7 @@ class ServerSpans:
             span.attributes["cachesvc.key_digest"] = f"{place.key.digest:016x}"
         return span
 
-    def begin_any(
-        self, operation: str, place: Place, raw_headers: Sequence[tuple[bytes, bytes]]
-    ) -> Span | None:
+    def begin_any(self, operation: str, place: Place, raw_headers: RawHeaders) -> Span | None:
         """Returns the result of `begin` if the request is sampled, else that of `passing`."""
         traceparent = _traceparent(raw_headers)
         return (
@@ -83,7 +83,7 @@ class ServerSpans:
         namespace: str,
         reply: Reply,
         seconds: float,
-        raw_headers: Sequence[tuple[bytes, bytes]],
+        raw_headers: RawHeaders,
     ) -> None:
         """Ends the span and records it.
 
@@ -161,7 +161,7 @@ def of_batch(outcomes: Iterable[str], *, reading: bool) -> Mapping[str, Attribut
     return found
 
 
-def _traceparent(raw_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+def _traceparent(raw_headers: RawHeaders) -> bytes:
     for name, value in raw_headers:
         if len(name) == 11 and name.lower() == b"traceparent":
             return value

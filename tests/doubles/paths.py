@@ -1,7 +1,7 @@
 """Doubles of everything that the web layer calls. They record what they were asked."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
@@ -44,6 +44,9 @@ class FakeReader:
         """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
         self.elsewhere = 0
+        self.breaks_at = ""
+        """The key for which `get` fails with a defect."""
+        self._reads: set[asyncio.Task[Answer]] = set()
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
         self.peeked.append(key.text)
@@ -85,11 +88,24 @@ class FakeReader:
             raise self.fails_with
         return [self._answer(key, options) for key in keys]
 
+    def get_soon(self, key: Key, answered: Callable[[Answer | Exception], None], /) -> None:
+        def ended(read: asyncio.Task[Answer]) -> None:
+            error = read.exception()
+            assert error is None or isinstance(error, Exception)
+            answered(error or read.result())
+
+        task = asyncio.ensure_future(self.get(key))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+        task.add_done_callback(ended)
+
     def give_back(self, key: Key, answer: Answer, /) -> None:
         if answer.lease:
             self.given_back.append((key.text, answer.lease))
 
     def _answer(self, key: Key, options: ReadOptions) -> Answer:
+        if key.text == self.breaks_at:
+            raise RuntimeError("broken")
         if key.text in self.answers:
             return self.answers[key.text]
         if (entry := self.l1.get(key.text)) is not None and not options.no_cache:

@@ -16,7 +16,7 @@ from tests.doubles.loaders import absent, loaded, not_modified, unkept
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("both_ways")]
 
 SECOND = 1_000_000
 

@@ -15,6 +15,8 @@ from tests.doubles.loaders import NO_STORE, absent, loaded, unkept
 from tests.paths.running import started, stop
 from tests.paths.world import FarSide, Instance
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 FORBIDDEN = OriginError("answered 403", kind=ProblemKind.ORIGIN_REFUSED, origin_status=403)
 OLD = loaded(b"old", ttl_us=SECONDS, stale_for_us=60 * SECONDS, error_for_us=600 * SECONDS)
 FRESH = ReadOptions(no_cache=True)

@@ -7,6 +7,8 @@ import itertools
 import os
 import random
 import re
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,19 +24,24 @@ from yarl import URL
 
 from cachesvc.config.callers import Callers, NamedCaller, Token
 from cachesvc.config.limits import Rate, Rates
-from cachesvc.config.service import Telemetry
+from cachesvc.config.service import Server, Telemetry
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
+from cachesvc.model.requests import Answer, Outcome
 from cachesvc.model.units import Duration
+from cachesvc.model.use import Use
 from cachesvc.telemetry.traces import sampling
 from cachesvc.telemetry.traces.trace import Span
-from cachesvc.web import listener
-from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead
+from cachesvc.web import listener, server
+from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead, Waits
 from cachesvc.web.ports import Port
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.server import Web
 from tests.doubles.clocks import START_US
+from tests.doubles.paths import MISSED
 from tests.doubles.spans import Recording
 from tests.wire.conftest import LIMITS, Response, Site, read_response, running_site, until
 
@@ -87,6 +94,15 @@ TARGETS = [
     "/v1/pages/absent",
     "/v1/pages/missing",
     "/v1/pages/large",
+    *["/v1/pages/of-l2"] * 6,
+    *["/v1/pages/of-l3"] * 2,
+    "/v1/pages/loaded",
+    "/v1/pages/private",
+    "/v1/pages/gone",
+    "/v1/pages/failing",
+    "/v1/pages/odd",
+    "/v1/pages/huge",
+    "/v1/pages/broken",
     "/v1/users/held",
     "/v1/nowhere/held",
     "/v1/pages/held:explain",
@@ -180,6 +196,29 @@ async def answers(site: Site, pieces: Sequence[bytes]) -> tuple[bytes, bool]:
         writer.close()
 
 
+def fill(site: Site) -> None:
+    """Gives the site copies in L1, and answers beyond it."""
+    site.hold("held", b"H" * 100)
+    site.hold("other", b"", ttl=1)
+    site.hold("absent", negative=True)
+    site.hold("large", b"L" * 200_000)
+    site.reader.l1["tagged"] = replace(site.hold("tagged"), tags=("a", 'b"'))
+    made = site.reader.l1.pop("made", None) or site.hold("made", b"M" * 500)
+    del site.reader.l1["made"]
+    failure = RequestError(ProblemKind.ORIGIN_FAILED, "the origin failed", retry_after=3)
+    site.reader.answers = {
+        "of-l2": Answer(Outcome.HIT, made, "l2", MISSED[2:]),
+        "of-l3": Answer(Outcome.STALE, replace(made, fresh_until=made.as_of), "l3", MISSED[1:]),
+        "loaded": Answer(Outcome.LOADED, made, "origin", MISSED),
+        "private": Answer(Outcome.LOADED, made, "origin", MISSED, use=Use(False, False, "private")),
+        "gone": Answer(Outcome.ABSENT, replace(made, value=b"", negative=True), "l3", MISSED[1:]),
+        "failing": Answer(Outcome.ERROR, trail=MISSED, error=failure),
+        "odd": Answer(Outcome.LOADED, replace(made, confirmed=False), "origin", MISSED, unmet=True),
+        "huge": Answer(Outcome.HIT, replace(made, value=b"h" * 300_000), "l2", MISSED[2:]),
+    }
+    site.reader.breaks_at = "broken"
+
+
 ID = re.compile(rb'(X-Request-Id: |"request_id":")[0-9a-f]{24}')
 
 
@@ -189,7 +228,7 @@ class Pair:
 
     fast: Site
     slow: Site
-    spans: list[Recording]
+    spans: Sequence[Recording] = ()
 
     @property
     def sites(self) -> tuple[Site, Site]:
@@ -229,17 +268,17 @@ def counted(site: Site) -> tuple[object, ...]:
 
 @pytest.fixture
 def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The answers of the lane, of services that are made later."""
+    """The answers of the lane, of services that are made later; empty ones came later."""
     given: list[bytes] = []
-    hit = Web._hit
+    answer_soon = Web._answer_soon
 
-    def noting(web: Web, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
-        answer = hit(web, port, read, most_bytes)
+    def noting(web: Web, port: Port, read: PlainRead, most_bytes: int, waits: Waits) -> bytes | None:
+        answer = answer_soon(web, port, read, most_bytes, waits)
         if answer is not None:
             given.append(answer)
         return answer
 
-    monkeypatch.setattr(Web, "_hit", noting)
+    monkeypatch.setattr(Web, "_answer_soon", noting)
     return given
 
 
@@ -271,33 +310,39 @@ STATES: dict[str, dict[str, Callable[[], Any]]] = {
 }
 
 
+@asynccontextmanager
+async def pair(
+    monkeypatch: pytest.MonkeyPatch, state: str = "plain", limits: Server = LIMITS
+) -> AsyncIterator[Pair]:
+    # Else a slow moment of one of the two is a difference.
+    monkeypatch.setattr(server, "FROM_SECONDS", 3600.0)
+    first, second = [{name: make() for name, make in STATES[state].items()} for _ in range(2)]
+    async with running_site(limits=limits, **first) as fast:
+        with monkeypatch.context() as without:
+            without.setattr(Web, "_has_lane", False)
+            slow_site = running_site(limits=limits, **second)
+            slow = await slow_site.__aenter__()
+        both = Pair(fast, slow, [one["recorder"] for one in (first, second) if "recorder" in one])
+        for site in both.sites:
+            fill(site)
+        yield both
+        await slow_site.__aexit__(None, None, None)
+
+
 @pytest.mark.parametrize("state", STATES)
 async def test_random_connections_are_answered_alike(
     state: str, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "KEPT_PER_SECOND", 1 << 30)
     rng = random.Random(state + os.environ.get("LANE_SEED", ""))
-    first, second = [{name: make() for name, make in STATES[state].items()} for _ in range(2)]
     statuses: Counter[bytes] = Counter()
-    async with running_site(**first) as fast:
-        with monkeypatch.context() as without:
-            without.setattr(Web, "_has_lane", False)
-            slow_site = running_site(**second)
-            slow = await slow_site.__aenter__()
-        both = Pair(fast, slow, [one["recorder"] for one in (first, second) if "recorder" in one])
-        for site in both.sites:
-            site.hold("held", b"H" * 100)
-            site.hold("other", b"", ttl=1)
-            site.hold("absent", negative=True)
-            site.hold("large", b"L" * 200_000)
-            site.reader.l1["tagged"] = replace(site.hold("tagged"), tags=("a", 'b"'))
+    async with pair(monkeypatch, state) as both:
         for number in range(CONNECTIONS):
             found = await both.same(one_connection(rng))
             statuses.update(re.findall(rb"HTTP/1.1 ([0-9]{3})", found))
             if number % 5 == 4:
                 for site in both.sites:
                     change(site, number // 5)
-        await slow_site.__aexit__(None, None, None)
     print(f"{state}: {len(by_lane)} answers of the lane; all: {dict(statuses)}")
     assert statuses.total() > len(by_lane)
     assert len(by_lane) > (CONNECTIONS / 4 if state != "all traced" else -1)
@@ -320,6 +365,7 @@ def change(site: Site, number: int) -> None:
 # what the lane answers, and what it leaves ----------------------------------------------------------
 
 PLAIN = b"GET /v1/pages/k HTTP/1.1\r\nHost: test\r\n\r\n"
+MISSING = PLAIN.replace(b"/k ", b"/missing ")
 
 
 @pytest.fixture
@@ -364,7 +410,7 @@ async def test_under_overload_the_lane_refuses_what_l1_does_not_hold(
     site: Site, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same answer and the same counts as on aiohttp's way, at a small part of its cost."""
-    missing = PLAIN.replace(b"/k ", b"/missing ")
+    missing = MISSING
     async with client(site) as one:
         for _ in range(3):
             await one.ask(PLAIN)
@@ -375,7 +421,8 @@ async def test_under_overload_the_lane_refuses_what_l1_does_not_hold(
         overload.is_shedding = True
         refused = await one.ask(missing)
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        assert len(by_lane) == before + 1
+        assert by_lane[before] == b"", "it goes on"
+        assert len(by_lane) == before + 2
         assert (await one.ask(PLAIN)).status == 200
         slow = await one.ask(missing.replace(b"Host", b"X-Request-Id: a\r\nHost"))
         assert {*slow.headers} == {*refused.headers}
@@ -407,7 +454,7 @@ async def test_pipelined_reads_are_answered_in_order(site: Site, by_lane: list[b
         assert [(one.status, one.body[:1]) for one in found] == [
             (200, b"K"), (200, b"O"), (404, b"{"), (200, b"K"), (200, b"O"),
         ]  # fmt: skip
-    assert len(by_lane) == 3
+    assert len(by_lane) == 1 + 5
 
 
 async def test_an_answer_that_is_not_taken_is_waited_for(site: Site, by_lane: list[bytes]) -> None:
@@ -449,10 +496,189 @@ async def test_a_failure_is_answered_and_logged_once(
             await one.ask(PLAIN)
         site.reader.fails_with = RuntimeError("broken")
         assert (await one.ask(PLAIN)).status == 500
+        assert (await one.ask(MISSING)).status == 500
         site.reader.fails_with = None
         assert (await one.ask(PLAIN)).status == 200
-    assert sum("failed: get in namespace" in line for line in caplog.messages) == 1
-    assert site.metrics.counts.requests["pages", "get", "failed"] == 1
+    assert sum("failed: get in namespace" in line for line in caplog.messages) == 2
+    assert site.metrics.counts.requests["pages", "get", "failed"] == 2
+    assert site.web.overload.in_progress == 0
+
+
+# reads that go on -----------------------------------------------------------------------------------
+
+
+async def test_a_fast_peer_comes_to_the_lane_at_once(site: Site, by_lane: list[bytes]) -> None:
+    """Its next request is there before the task of the last one has ended."""
+    async with client(site) as one:
+        await one.ask(PLAIN)
+        await one.ask(PLAIN)
+        for _ in range(10):
+            assert (await one.ask(MISSING)).status == 404
+            assert (await one.ask(PLAIN)).status == 200
+    assert len(by_lane) == 20
+
+
+SLOW = [
+    [MISSING, PLAIN],
+    [MISSING + PLAIN + MISSING + PLAIN],
+    [PLAIN + MISSING + PLAIN[:10], PLAIN[10:] + MISSING[:30], MISSING[30:], PLAIN],
+    [MISSING, b"PUT /v1/pages/k HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nn", b"ew", PLAIN],
+    [MISSING.replace(b"/missing ", b"/huge ") + MISSING.replace(b"/missing ", b"/failing ") + PLAIN],
+    [MISSING, b"GARBAGE\r\n\r\n", PLAIN],
+    [MISSING, PLAIN * 2000, MISSING],
+]
+"""Pieces whose read goes on for a while."""
+
+
+@pytest.mark.parametrize("pieces", SLOW, ids=range(len(SLOW)))
+async def test_while_a_read_goes_on_what_comes_waits(
+    pieces: list[bytes], by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(monkeypatch) as both:
+        for site in both.sites:
+            site.hold("k", b"K")
+        await both.same([PLAIN, PLAIN])
+        before = len(by_lane)
+        found = []
+        for site in both.sites:
+            hangs = site.reader.hangs = asyncio.Event()
+            asking = asyncio.create_task(answers(site, pieces))
+            await site.reader.asked.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert site.web.overload.in_progress == 1
+            hangs.set()
+            found.append(await asking)
+        (fast, _), (slow, _) = found
+        assert ID.sub(rb"\1-", fast) == ID.sub(rb"\1-", slow)
+        await until(lambda: counted(both.fast) == counted(both.slow))
+        assert by_lane[before:].count(b"") > 0
+        assert both.fast.web.in_flight.held == 0
+
+
+async def test_a_peer_that_leaves_is_counted_as_ever(
+    by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(monkeypatch) as both:
+        for site in both.sites:
+            site.hold("k")
+            for key in (b"missing", b"failing"):
+                async with client(site) as one:
+                    await one.ask(PLAIN)
+                    await one.ask(PLAIN)
+                    site.reader.asked.clear()
+                    hangs = site.reader.hangs = asyncio.Event()
+                    one.writer.write(MISSING.replace(b"missing", key) + PLAIN)
+                    await site.reader.asked.wait()
+                    link = one.writer.get_extra_info("socket")
+                    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                    one.writer.transport.abort()
+                    await until(lambda: not site.web.data.connections.open)  # noqa: B023
+                    hangs.set()
+                    site.reader.hangs = None
+            await until(lambda: not site.web.overload.in_progress)  # noqa: B023
+            await until(lambda: site.metrics.counts.requests["pages", "get", "left"] == 1)  # noqa: B023
+            assert site.web.in_flight.held == 0
+        assert counted(both.fast) == counted(both.slow)
+    assert by_lane.count(b"") == 2
+
+
+@pytest.mark.parametrize("key", [b"missing", b"huge"])
+async def test_a_stop_waits_for_reads_that_go_on(
+    key: bytes, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are answered, with `Connection: close`; what came behind them is not."""
+    async with pair(monkeypatch) as both:
+        found = []
+        for site in both.sites:
+            async with client(site) as one, client(site) as idle:
+                for other in (one, idle):
+                    await other.ask(PLAIN)
+                    await other.ask(PLAIN)
+                hangs = site.reader.hangs = asyncio.Event()
+                site.reader.asked.clear()
+                one.writer.write(MISSING.replace(b"missing", key) + PLAIN)
+                await site.reader.asked.wait()
+                stopping = asyncio.create_task(site.web.stop())
+                await idle.reader.read()
+                one.writer.write(PLAIN)
+                await asyncio.sleep(0.01)
+                assert not stopping.done()
+                hangs.set()
+                found.append(ID.sub(rb"\1-", await one.reader.read()))
+                await stopping
+        assert found[0] == found[1]
+        assert b"\r\nConnection: close\r\n" in found[0]
+        assert found[0].count(b"HTTP/1.1 ") == 1
+        assert by_lane[-1] == b""
+
+
+async def test_a_stop_waits_no_longer_than_it_may(by_lane: list[bytes]) -> None:
+    async with (
+        running_site(limits=replace(LIMITS, shutdown_timeout=Duration(50_000))) as site,
+        client(site) as one,
+    ):
+        await one.ask(PLAIN)
+        await one.ask(PLAIN)
+        hangs = site.reader.hangs = asyncio.Event()
+        one.writer.write(MISSING)
+        await until(lambda: site.web.overload.in_progress > 0)
+        await site.web.stop()
+        assert await one.reader.read() == b""
+        hangs.set()
+        await until(lambda: not site.web.overload.in_progress)
+    assert by_lane == [b""]
+
+
+async def test_a_read_that_goes_on_is_not_idle(by_lane: list[bytes]) -> None:
+    async with (
+        running_site(limits=replace(LIMITS, idle_timeout=Duration(50_000))) as site,
+        client(site) as one,
+    ):
+        await one.ask(PLAIN)
+        await one.ask(PLAIN)
+        hangs = site.reader.hangs = asyncio.Event()
+        one.writer.write(MISSING)
+        await until(lambda: site.web.overload.in_progress > 0)
+        (connection,) = next(iter(site.web.data.connections._by_peer.values()))
+        assert connection.idle_since is None
+        await asyncio.sleep(0.15)
+        hangs.set()
+        assert (await one.read()).status == 404
+        assert await one.reader.read() == b"", "now it is"
+    assert by_lane == [b""]
+
+
+async def test_what_waits_behind_a_read_that_goes_on_is_bounded(site: Site, by_lane: list[bytes]) -> None:
+    async with client(site) as one:
+        await one.ask(PLAIN)
+        await one.ask(PLAIN)
+        hangs = site.reader.hangs = asyncio.Event()
+        one.writer.write(MISSING)
+        await until(lambda: site.web.overload.in_progress > 0)
+        one.writer.write(PLAIN * 200_000)
+        await until(lambda: site.web.in_flight.held > listener.MOST_WAITING_BYTES)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert site.web.in_flight.held < (1 << 20)
+        hangs.set()
+        assert (await one.read()).status == 404
+        assert [(await one.read()).status for _ in range(5000)] == [200] * 5000
+    await until(lambda: not site.web.in_flight.held)
+
+
+async def test_a_slow_read_that_goes_on_says_what_it_cost(
+    site: Site, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.paths.homes.ways = {"c1": 0.25}
+    monkeypatch.setattr(server, "FROM_SECONDS", -1.0)
+    async with client(site) as one:
+        await one.ask(PLAIN)
+        await one.ask(PLAIN)
+        said = (await one.ask(MISSING)).headers["server-timing"]
+    assert re.fullmatch(r'cache;dur=[0-9.]+, home;desc="c1";dur=250.0', said)
+    assert site.paths.homes.asked == ["missing"]
+    assert by_lane == [b""]
 
 
 async def test_a_revoked_token_opens_nothing(by_lane: list[bytes]) -> None:

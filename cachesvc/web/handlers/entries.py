@@ -131,7 +131,7 @@ class Entries:
         else:
             watermark = self._fences.watermark
             answer = await self._from_beyond(place, options, grant_of(request).caller)
-        reply = self._answered(request, place.key, answer, options, asked)
+        reply = self._answered(request_id_of(request.headers), place.key, answer, options, asked)
         reply.watermark = watermark
         return reply
 
@@ -148,7 +148,14 @@ class Entries:
             answer = Answer(Outcome.ABSENT, absent, "l1")
         else:
             answer = await self._from_beyond(place, PLAIN, caller)
-        reply = self._answered(request, place.key, answer, PLAIN, conditions.NONE)
+        return self.answered_plainly(place.key, answer, watermark, request_id_of(request.headers))
+
+    def answered_plainly(self, key: Key, answer: Answer, watermark: int, request_id: str = "") -> Reply:
+        """Returns the reply to a `GET` that asks nothing special.
+
+        `watermark`: the one of the moment at which the read began.
+        """
+        reply = self._answered(request_id, key, answer, PLAIN, conditions.NONE)
         reply.watermark = watermark
         return reply
 
@@ -169,14 +176,14 @@ class Entries:
 
     def _answered(
         self,
-        request: web.BaseRequest,
+        request_id: str,
         key: Key,
         answer: Answer,
         options: ReadOptions,
         asked: conditions.Conditions,
     ) -> Reply:
         try:
-            reply = self._said(request, key, answer, options, asked)
+            reply = self._said(request_id, key, answer, options, asked)
         except RequestError:
             self._reader.give_back(key, answer)
             raise
@@ -193,7 +200,7 @@ class Entries:
 
     def _said(
         self,
-        request: web.BaseRequest,
+        request_id: str,
         key: Key,
         answer: Answer,
         options: ReadOptions,
@@ -202,7 +209,7 @@ class Entries:
         """Returns the reply for this answer. Raises `RequestError` only for a failed precondition."""
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:
-            return self._without_value(request, answer, options)
+            return self._without_value(request_id, answer, options)
         age, ttl = lives_of(answer, entry, self._clock.now_us())
         status, use = cache_status(answer, ttl), use_of(answer)
         more = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
@@ -214,7 +221,7 @@ class Entries:
             more += self._spread_line(key)
         if entry.negative:
             lines = absence_lines(entry, status, age, ttl, use) + more
-            return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT.value)
+            return _problem(request_id, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT.value)
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
             raise RequestError(
                 ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
@@ -225,7 +232,7 @@ class Entries:
         head = positive_head(entry, status, age, ttl, use) + more
         return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
 
-    def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
+    def _without_value(self, request_id: str, answer: Answer, options: ReadOptions) -> Reply:
         """Returns the reply for a miss or a failure."""
         status = cache_status(answer, 0)
         lines = (
@@ -236,12 +243,12 @@ class Entries:
         if answer.outcome is Outcome.ERROR:
             error = answer.error or UNEXPLAINED
             is_hurried = error.kind is ProblemKind.DEADLINE and is_below(options, self._fair_seconds)
-            return _problem(request, error, answer, lines, HURRIED if is_hurried else "")
+            return _problem(request_id, error, answer, lines, HURRIED if is_hurried else "")
         if options.only_if_cached:
-            return _problem(request, _NOT_CACHED, answer, lines, Outcome.MISS.value)
+            return _problem(request_id, _NOT_CACHED, answer, lines, Outcome.MISS.value)
         if answer.unkept:
             lines += "Cachesvc-Unkept: 1\r\n"
-        return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS.value)
+        return _problem(request_id, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS.value)
 
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
         """Explains the read that has these headers.
@@ -371,14 +378,10 @@ _NOT_CACHED = RequestError(
 )
 
 
-def _problem(
-    request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: str
-) -> Reply:
+def _problem(request_id: str, error: RequestError, answer: Answer, lines: str, outcome: str) -> Reply:
     if answer.lease:
         lines += f"Cachesvc-Lease: {answer.lease}\r\n"
-    return problem_reply(
-        error, request_id_of(request.headers), lines=lines.encode("latin-1"), outcome=outcome
-    )
+    return problem_reply(error, request_id, lines=lines.encode("latin-1"), outcome=outcome)
 
 
 def _not_stored(reason: str) -> RequestError:

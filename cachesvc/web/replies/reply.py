@@ -78,6 +78,15 @@ class Reply(web.StreamResponse):
         """Makes this the last answer on its connection."""
         self._closes = True
 
+    @property
+    def is_last(self) -> bool:
+        """True: its connection is closed after it."""
+        return self._closes
+
+    def whole(self) -> bytes:
+        """Returns all bytes of the answer to a `GET` over HTTP/1.1 that keeps the connection."""
+        return self._head + (_CLOSE if self._closes else b"") + END_OF_LINES + self.payload
+
     async def prepare(self, request: "BaseRequest") -> AbstractStreamWriter:
         self._request = request
         self._keeps = request.keep_alive and not self._closes
