@@ -251,6 +251,18 @@ class Overload:
             raise self._refuse(namespace, room)
         return member
 
+    def refusal(self, namespace: str, caller: Caller) -> RequestError | None:
+        """Returns the refusal of a request that `admit` would refuse now under overload.
+
+        None, and nothing is counted, for any other: `admit` may be asked.
+        """
+        room = self._rooms.get(namespace)
+        member = None if room is None else room.members.get(caller.name)
+        if room is None or member is None or not self.is_shedding or not self._is_shed(member):
+            return None
+        member.asked += 1
+        return self._refuse(namespace, room)
+
     def _refuse(self, namespace: str, room: Room) -> RequestError:
         self.shed += 1
         self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
