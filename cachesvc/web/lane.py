@@ -1,4 +1,4 @@
-"""The fast lane: plain reads and batches that L1 answers, by the bytes of their requests.
+"""The fast lane: plain reads and batches of them, known by the bytes of their requests.
 
 There is no second HTTP parser. A request that asks for nothing special is `GET`, a plain path,
 `HTTP/1.1`, and a block of header lines that change nothing. Such a block is known once aiohttp's
@@ -8,10 +8,11 @@ might change a read. It is known by its bytes, all of them:
     GET /v1/pages/k HTTP/1.1\\r\\n       a pattern: the path alone is looked at
     Host: …\\r\\nAccept: …\\r\\n\\r\\n       a known block of header lines, byte for byte
 
-A later request with a known block is answered at once, on the connection, without a task or a
-request object. Whatever is not known, or not in L1, or may not be answered here goes on to aiohttp
-unchanged, with all bytes behind it. A block has its `Authorization` within; whose it is, and until
-when, the door is asked at each request.
+A later request with a known block is answered on the connection, without a task or a request
+object: at once if L1 has a copy, else when its flight lands. Until then the connection keeps what
+comes behind it, and stops to read if that is much. Whatever is not known, or may not be answered
+here, goes on to aiohttp unchanged, with all bytes behind it. A block has its `Authorization`
+within; whose it is, and until when, the door is asked at each request.
 
 `traceparent` is another one in each request. So a block is known without its value, which stands
 in one well-formed line.

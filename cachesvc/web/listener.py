@@ -307,7 +307,7 @@ class _Connection(web.RequestHandler):
         self._read_on = b""
         """The head of the plain read whose answer is on its way; empty if there is none."""
         self._kept = b""
-        """What came behind that head."""
+        """The bytes that came behind that head, or behind a request that has just been answered."""
         self._landing: asyncio.Future[None] | None = None
         """Ends when that answer is there, if the drain waits for it."""
         self._is_closing = False
@@ -382,7 +382,7 @@ class _Connection(web.RequestHandler):
     def _answer_plain_reads(self, lane: Lane, data: bytes) -> int:
         """Answers the plain reads with which `data` begins; returns the place behind them.
 
-        Stops at the first request that is not the lane's. Behind one whose answer comes later the rest is
+        Stops at the first request that is not the lane's. If the answer to one comes later, the rest is
         kept.
         """
         at, transport = 0, self.transport
@@ -468,7 +468,7 @@ class _Connection(web.RequestHandler):
             super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  aiohttp's signature
-        """Ends the connection: lets the read that goes on be answered, then does what aiohttp does."""
+        """Ends the connection as aiohttp does, after the answer to the read that goes on."""
         if self._read_on:
             self._landing = self._loop.create_future()
             await asyncio.wait((self._landing,), timeout=timeout)
@@ -529,7 +529,7 @@ class _Connection(web.RequestHandler):
             self._take(data)
 
     def _is_ending(self) -> bool:
-        """True if aiohttp's task has answered the last request, and has not begun to wait for the next."""
+        """True if aiohttp's task has answered the last request, and does not wait yet."""
         return (
             self._waiter is None
             and not self._messages

@@ -614,7 +614,7 @@ def _headers_of(read: PlainRead) -> RawHeaders:
 
 
 def _broken(operation: str, namespace: str, request_id: str = "") -> Reply:
-    """Returns the reply to a request that failed for a defect, which is being handled; logs that.
+    """Returns and logs the reply to a request that failed for the defect being handled.
 
     Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
     """
