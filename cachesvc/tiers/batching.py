@@ -226,23 +226,32 @@ class Batcher(Generic[T, R]):
 
         Never raises: a refusal is a `TierUnavailableError` as the result.
         """
+        # What the methods for many items do step by step is done here in one pass: it is once per read.
         future: asyncio.Future[R | TierError] = asyncio.get_running_loop().create_future()
-        lane = self._lane(item)
-        if self._closed or self._is_too_much(lane, 1):
+        lane = self._lanes.get(self._lane_of(item)) or self._lane(item)
+        waiting, left = self._waiting, self._max_waiting - self._waiting
+        if self._closed or left < 1 or (self._has_lanes and lane.waiting > LANE_PART * left):
             self._refused += 1
             future.set_result(self._refusal())
             return future
         batch = lane.open
-        if len(batch.items) >= self._max_batch:
+        weight = 0 if self._weigh is None else self._weigh((item,))
+        if (held := len(batch.items)) and (
+            held >= self._max_batch or batch.weight + weight > self._most_weight
+        ):
             batch = lane.begin_batch()
-        if self._weigh is not None:
-            batch = self._with_room(lane, self._weigh((item,)))
+        batch.weight += weight
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
         if (caller := current()) is not None:
             batch.callers.append(caller)
-        self._note_waiting(lane, 1)
+        if not lane.waiting:
+            self._turns.append(lane)
+        lane.waiting += 1
+        self._waiting = waiting + 1
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
         return future
 
     def submit_many(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
