@@ -4,6 +4,8 @@ A rival is a live part that has a name which another part has, too:
 
     queue       other instances use another queue for a region: their document names another one, or
                 the name leads to two live servers (split brain, a failover that is under way)
+    journal     an instance could not announce changes: its journal, in which they are, is another
+                queue of the region until it is empty (`journal/journal.py`)
     deployment  other consumers of the region's queue use none of our cells: a second deployment was
                 made from a copy of the document, and its queue was not changed
     instance    another process has this instance's region and name
@@ -16,9 +18,17 @@ queue").
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from cachesvc.changes.contract import Attendance, Completion, FenceStream, OtherQueueError, Rival, RivalKind
+from cachesvc.changes.contract import (
+    UNANNOUNCED,
+    Attendance,
+    Completion,
+    FenceStream,
+    OtherQueueError,
+    Rival,
+    RivalKind,
+)
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.loops import Loop
@@ -30,6 +40,9 @@ log = logging.getLogger(__name__)
 SAID: Mapping[RivalKind, str] = {
     "queue": "instances use two queues for one region: no heartbeat is sent there, so the staleness bound "
     "grows, until all use the same. Compare `queue` in the topologies; end the server that is not to be",
+    "journal": "an instance has changes that it could not announce (`cachesvc_journal_changes`): until "
+    "then, no heartbeat is sent in its region, so the staleness bound grows. Bring the queue, the way to it, or "
+    "that instance back",
     "deployment": "consumers of another deployment use this queue, with none of our cells: give each "
     "deployment a queue of its own (`regions.<name>.queue`)",
     "instance": "another live instance has this region and name: give each a name of its own (`instance`)",
@@ -48,8 +61,12 @@ class Rivals:
         streams: Mapping[str, FenceStream],
         *,
         heartbeat_us: int,
+        journal: Callable[[], Use | None] = lambda: None,
     ) -> None:
-        """Makes it without I/O. `incarnation` is this process's own word beside its `name`."""
+        """Makes it without I/O. `incarnation` is this process's own word beside its `name`.
+
+        `journal` returns the note of this instance's journal, if it has one.
+        """
         self._region = region
         self._name = name
         self._incarnation = incarnation
@@ -57,6 +74,7 @@ class Rivals:
         self._streams = streams
         self._every_seconds = heartbeat_us / SECONDS
         self._live_us = 3 * heartbeat_us
+        self._journal = journal
         self._servers = {cell.name: "" for cell in self._cells}
         self._queue = ""
         """The queue that the consumer uses."""
@@ -64,6 +82,8 @@ class Rivals:
         """When the newest call began that a cell has answered, on the loop's clock."""
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
+        self._journals: Mapping[str, frozenset[str]] = {}
+        """Region → journals with changes of it that are not announced."""
         self._asked: dict[str, tuple[Sequence[Use], float, asyncio.Task[Claimed | None]]] = {}
         """The calls that are under way, by cell: what each asks about, when it began."""
         self._answers: dict[str, tuple[Sequence[Use], Claimed | None]] = {}
@@ -92,7 +112,11 @@ class Rivals:
     @property
     def said(self) -> Mapping[RivalKind, str]:
         """The kinds of rivals that there are now, each with what it means and what to do."""
-        kinds = {one.kind for one in self._others} | ({"queue"} if self._queues else set())
+        kinds: set[RivalKind] = {one.kind for one in self._others}
+        if self._queues:
+            kinds.add("queue")
+        if self._journals:
+            kinds.add("journal")
         return {kind: why for kind, why in SAID.items() if kind in kinds}
 
     def count(self) -> Mapping[tuple[str, ...], int]:
@@ -100,6 +124,7 @@ class Rivals:
         kinds = [
             *(one.kind for one in self._others),
             *("queue" for found in self._queues.values() for _ in found),
+            *("journal" for found in self._journals.values() for _ in found),
         ]
         return {(kind,): kinds.count(kind) for kind in SAID}
 
@@ -119,6 +144,10 @@ class Rivals:
                 await self.look()
         if self._region in self._queues:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
+
+    def keeps_unannounced(self, region: str = "") -> bool:
+        """True if an instance of the region (the own one unless said) has changes in its journal."""
+        return (region or self._region) in self._journals
 
     def unheard(self) -> tuple[str, ...]:
         """A name for the region's instances that follow another queue, if there are any."""
@@ -152,11 +181,12 @@ class Rivals:
         found: dict[str, frozenset[str]] = {}
         for answer in answers:
             for use, others in zip(uses, answer.others if answer else (), strict=False):
-                if others:
+                if others and not use.queue.startswith(UNANNOUNCED):
                     found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
-        self._queues, self._looked_at = found, asked_at
+        self._queues, self._journals = _told_apart(found)
+        self._looked_at = asked_at
         self._tell()
-        for region in found.keys() - {self._region}:
+        for region in self._queues.keys() - {self._region}:
             await self._streams[region].reconnect()
 
     def _uses(self) -> Iterator[Use]:
@@ -166,6 +196,8 @@ class Rivals:
                 yield Use(region, self._incarnation, stream.epoch)
         if self._queue:
             yield Use(self._region, f"{self._incarnation} consumer", self._queue)
+        if (journal := self._journal()) is not None:
+            yield journal
 
     async def _ask_all(self, uses: Sequence[Use]) -> tuple[Sequence[Claimed | None], float]:
         """Returns the newest answer of each cell about these uses; None if it has none.
@@ -200,3 +232,18 @@ class Rivals:
                 outage.failed(said[kind])
             elif outage.is_on:
                 outage.worked()
+
+
+def _told_apart(
+    found: Mapping[str, frozenset[str]],
+) -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
+    """Returns the queues of each region that has any, and the journals."""
+    journals = {
+        region: frozenset(one for one in queues if one.startswith(UNANNOUNCED))
+        for region, queues in found.items()
+    }
+    queues = {region: queues - journals[region] for region, queues in found.items()}
+    return (
+        {region: ones for region, ones in queues.items() if ones},
+        {region: ones for region, ones in journals.items() if ones},
+    )
