@@ -147,7 +147,9 @@ class Rivals:
 
     def keeps_unannounced(self, region: str = "") -> bool:
         """True if an instance of the region (the own one unless said) has changes in its journal."""
-        return (region or self._region) in self._journals
+        region = region or self._region
+        own = self._journal()
+        return region in self._journals or (own is not None and own.region == region and counts(own.queue))
 
     def unheard(self) -> tuple[str, ...]:
         """A name for the region's instances that follow another queue, if there are any."""
@@ -157,7 +159,7 @@ class Rivals:
         """Takes in what the queue says of others; tells the cells if it is another queue."""
         self._others = completion.rivals
         if completion.queue != self._queue:
-            self._queue = completion.queue
+            self._queue, self._looked_at = completion.queue, float("-inf")
             await self.look()
         self._tell()
 
@@ -171,7 +173,11 @@ class Rivals:
         in the other cells would end before they are renewed. It is asked again when it has answered.
         """
         uses = list(self._uses())
-        answers, asked_at = await self._ask_all(uses) if uses else ((), asyncio.get_running_loop().time())
+        if not uses and self._journal() is None:
+            self._looked_at = asyncio.get_running_loop().time()
+            return
+        answers, asked_at = await self._ask_all(uses)
+        self._note_journals()
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
         self._servers |= {
@@ -181,13 +187,27 @@ class Rivals:
         found: dict[str, frozenset[str]] = {}
         for answer in answers:
             for use, others in zip(uses, answer.others if answer else (), strict=False):
-                if others and not use.queue.startswith(UNANNOUNCED):
-                    found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
-        self._queues, self._journals = _told_apart(found)
-        self._looked_at = asked_at
+                if queues := [one for one in others if not one.startswith(UNANNOUNCED)]:
+                    found[use.region] = found.get(use.region, frozenset()) | frozenset(queues)
+        self._queues, self._looked_at = found, asked_at
         self._tell()
         for region in self._queues.keys() - {self._region}:
             await self._streams[region].reconnect()
+
+    def _note_journals(self) -> None:
+        """Takes in the journals that cells have notes of, whichever queues they were asked about.
+
+        While no cell answers, those stay that are known.
+        """
+        answers = [(asked, answer) for asked, answer in self._answers.values() if answer is not None]
+        if not answers:
+            return
+        found: dict[str, frozenset[str]] = {}
+        for asked, answer in answers:
+            for use, others in zip(asked, answer.others, strict=False):
+                if journals := [one for one in others if one.startswith(UNANNOUNCED)]:
+                    found[use.region] = found.get(use.region, frozenset()) | frozenset(journals)
+        self._journals = found
 
     def _uses(self) -> Iterator[Use]:
         """Yields the queues that the open feeds and the consumer use."""
@@ -196,14 +216,12 @@ class Rivals:
                 yield Use(region, self._incarnation, stream.epoch)
         if self._queue:
             yield Use(self._region, f"{self._incarnation} consumer", self._queue)
-        if (journal := self._journal()) is not None:
-            yield journal
 
     async def _ask_all(self, uses: Sequence[Use]) -> tuple[Sequence[Claimed | None], float]:
         """Returns the newest answer of each cell about these uses; None if it has none.
 
         The calls that have not ended within a heartbeat go on. The second result is the time at which the
-        newest call began that has ended.
+        newest call about these uses began that has ended.
         """
         looked_at = self._looked_at
         for cell in self._cells:
@@ -214,14 +232,16 @@ class Rivals:
         for name, (asked, began, asking) in list(self._asked.items()):
             if asking.done():
                 del self._asked[name]
-                looked_at = max(looked_at, began)
+                looked_at = max(looked_at, began) if asked == uses else looked_at
                 self._answers[name] = asked, None if asking.cancelled() else asking.result()
         found = [self._answers.get(cell.name, (uses, None)) for cell in self._cells]
         return [answer if asked == uses else None for asked, answer in found], looked_at
 
     async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
+        journal = self._journal()
+        notes = uses if journal is None else [*uses, journal]
         try:
-            return await cell.claim(uses, self._live_us)
+            return await cell.claim(notes, self._live_us)
         except TierError:
             return None
 
@@ -234,16 +254,6 @@ class Rivals:
                 outage.worked()
 
 
-def _told_apart(
-    found: Mapping[str, frozenset[str]],
-) -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
-    """Returns the queues of each region that has any, and the journals."""
-    journals = {
-        region: frozenset(one for one in queues if one.startswith(UNANNOUNCED))
-        for region, queues in found.items()
-    }
-    queues = {region: queues - journals[region] for region, queues in found.items()}
-    return (
-        {region: ones for region, ones in queues.items() if ones},
-        {region: ones for region, ones in journals.items() if ones},
-    )
+def counts(journal: str) -> bool:
+    """True if a journal's note, by the name of its queue, says that the journal is not empty."""
+    return not journal.endswith(":0")

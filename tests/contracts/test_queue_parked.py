@@ -56,7 +56,7 @@ def test_a_parked_target_is_a_change_of_its_own() -> None:
 async def test_a_change_of_a_journal_is_parked_once_and_has_one_receipt(queue: QueueBench) -> None:
     """It was never appended, and is published again if its instance died meanwhile."""
     parked = await of(queue)
-    done = Done("1700000000000-123456789012345678", (parked,), ("c1",), is_from_journal=True)
+    done = Done("1700000000000-1234567890123456", (parked,), ("c1",), is_from_journal=True)
     stream = queue.stream()
     position = await stream.publish([Fence(1, 1)], done=[done])
     assert await tried(queue) == [parked]

@@ -1,16 +1,19 @@
 """A journal's file in this process: it outlives its instance, and fails on demand."""
 
 import errno
+import itertools
 import os
 
 from cachesvc.changes.journal.records import MAGIC, Contents, Opening, framed, read
+
+_WORDS = itertools.count(1)
 
 
 class MemoryDisk:
     """The bytes of one journal's file."""
 
     def __init__(self, region: str = "here", cells: tuple[str, ...] = ("c1", "c2")) -> None:
-        self.opening = Opening("0a0a0a0a", region, cells)
+        self.opening = Opening(f"{next(_WORDS):08x}", region, cells)
         self.data = MAGIC + framed(self.opening)
         self.error = 0
         """The number of the error of every write; 0: writes succeed."""

@@ -65,7 +65,7 @@ async def test_trace_75_instances_that_reach_the_queue_must_not_think_themselves
     """i0 alone is cut off. Nobody else knows of the change, whether i0 lives on or dies."""
     far, disk = FarSide(), MemoryDisk()
     store = Store(far)
-    async with living(far, "i1") as i1:
+    async with living(far, "i1", disk=MemoryDisk()) as i1:
         async with living(far, "i0", disk=disk) as i0:
             await asyncio.sleep(2)
             assert await i1.paths.value("a") == b"0"

@@ -338,8 +338,8 @@ class Journal:
 
     def _entry(self, change: Change) -> _Entry:
         now_us = self._clock.now_us()
-        # In the form of the queue's own ids: the receipt is kept there under it. Those count from 0.
-        id_ = f"{now_us // MILLISECONDS}-{secrets.randbelow(10**18 - 10**17) + 10**17}"
+        # In the form of the queue's own ids, whose second number counts from 0: it is kept there under it.
+        id_ = f"{now_us // MILLISECONDS}-{secrets.randbelow(9 * 10**15) + 10**15}"
         return self._add(_Entry(id_, now_us, change, now_us + HOLD_US))
 
     def _check_room(self, size: int) -> None:
