@@ -275,8 +275,9 @@ class Done(Struct, frozen=True):
     """Home cells that took the change."""
     audit: Audit | None = None
     is_from_journal: bool = False
-    """True if it need not be in `changes`: its instance has kept it in a journal. It is parked,
-    and has its receipt, once, however often it is published."""
+    """True if its instance has kept it in a journal, so that it need not be in `changes`.
+
+    It is parked, and has its receipt, once, however often it is published."""
     stays_open: bool = False
     """True if the change is to be buried yet (`Changes.bury`), which closes it."""
 

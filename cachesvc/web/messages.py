@@ -148,8 +148,9 @@ class Put(Struct, omit_defaults=True, gc=False):
     outcome: Literal["stored", "fenced", "released", "error"]
     problem: Problem | None = None
     unannounced: str = ""
-    """The receipt's id of a put whose fence the instance keeps until the region's queue is back;
-    empty for all others."""
+    """The receipt's id of a put whose fence the instance keeps until its queue is back.
+
+    Empty for all others."""
 
 
 class PutResults(Struct, omit_defaults=True):

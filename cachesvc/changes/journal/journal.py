@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 0.5
 """The pause between two looks for something to announce."""
 HOLD_US = 2 * SECONDS
-"""µs for which a change is left to the call that began it. Then that call has been cancelled."""
+"""µs for which a change is left to the call that began it; later, that call was cancelled."""
 MOST_FENCES = 8192
 """Fences that are published at once, unless a single change has more."""
 MOST_TOGETHER = 1000

@@ -909,7 +909,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "rivals",
         "",
-        "Live others of a name that should be one's alone: queue, journal, deployment, instance.",
+        "Live others of a name that is one's alone: queue, journal, deployment, instance.",
         ("kind",),
     ),
     Metric(
@@ -942,7 +942,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "journal",
         "refused",
-        "Changes that the journal did not take: full, no cell in reach, disk.",
+        "Changes that the journal refused: full, no cell in reach, disk.",
     ),
     Metric("journal_failures", "counter", "journal", "failures", "Writes of the journal that failed."),
     Metric(

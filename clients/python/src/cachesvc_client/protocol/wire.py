@@ -216,7 +216,7 @@ class Receipt(Struct, frozen=True):
     missing: tuple[str, ...] = ()
     """The live instances that had not merged the fence, as `region/instance`."""
     announced: bool = True
-    """False if the region's queue is away: the instance keeps the fence until the queue is back.
+    """False if the region's queue is away, and the instance keeps the fence until then.
 
     Until then, the other instances do not know of the write. This client reads it all the same.
     """
