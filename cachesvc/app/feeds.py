@@ -8,6 +8,7 @@ from cachesvc.app.paths import Paths, Remote
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.changes.journal.journal import Journal
 from cachesvc.changes.rivals import Rivals
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
@@ -30,6 +31,8 @@ class Feeds:
     """Looks for others that have a name which is this instance's or its queue's."""
     feed_tally: FeedTally
     consumer_tally: ConsumerTally
+    journal: Journal | None
+    """Announces what the queue did not take when it was away, if the instance keeps a journal."""
 
     def loops(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """Everything that is to run until the instance stops, each with its name."""
@@ -38,6 +41,8 @@ class Feeds:
         yield self.consumer.run_heartbeats(), self.consumer.beating.name
         yield self.consumer.run_reclaiming(), self.consumer.reclaiming.name
         yield self.rivals.run(), self.rivals.loop.name
+        if self.journal is not None:
+            yield self.journal.run(), self.journal.loop.name
 
     def reading(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """The loops of the fence feeds alone: without a consumer, an instance only follows."""
@@ -48,7 +53,8 @@ class Feeds:
         """The same loops, as they tell how they fare."""
         consumer = self.consumer
         own = (consumer.taking, consumer.beating, consumer.reclaiming, self.rivals.loop)
-        return [*(feed.loop for feed in self.feeds), *own]
+        journal = (self.journal.loop,) if self.journal is not None else ()
+        return [*(feed.loop for feed in self.feeds), *own, *journal]
 
 
 def build(
@@ -93,4 +99,4 @@ def build(
         lags=paths.lags,
         rivals=paths.rivals,
     )
-    return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally)
+    return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally, paths.journal)

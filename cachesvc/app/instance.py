@@ -25,6 +25,7 @@ from cachesvc.app.host import Host
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
+from cachesvc.changes.journal.journal import NO_JOURNAL
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
@@ -35,7 +36,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import loop_trouble
+from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
@@ -173,6 +174,8 @@ class App:
         )
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("rivals", paths.rivals.count)
+        journal = paths.journal
+        metrics.watch("journal", lambda: journal.statistics() if journal is not None else NO_JOURNAL)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch(
             "shed",
@@ -217,7 +220,8 @@ class App:
     async def start(self) -> int:
         """Starts everything and listens; returns the bound data port.
 
-        Raises `OSError`, whose `filename` is the address, if a port is taken; then nothing runs.
+        Raises `OSError`, whose `filename` is the address, if a port is taken, and `ConfigError` if the
+        journal's file cannot be used; then nothing runs.
         """
         try:
             for part in self._parts():
@@ -247,6 +251,7 @@ class App:
         return [
             *(part for part in exports if part is not None),
             *self._backends.parts(),
+            *([self.paths.journal] if self.paths.journal is not None else []),
             self.limits.leasing,
             *([self._host] if self._host is not None else []),
         ]
@@ -336,6 +341,7 @@ class App:
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),
+            *([UNANNOUNCED_HERE] if self.paths.journal is not None and len(self.paths.journal) else []),
             *self.paths.rivals.said.values(),
             *starmap(loop_trouble, loops.items()),
         ]

@@ -5,9 +5,11 @@ writer.
 """
 
 import random
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 from cachesvc.changes.announce import Announcer
@@ -15,13 +17,16 @@ from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.changes.contract import Changes, FenceStream
 from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.journal.file import JournalFile
+from cachesvc.changes.journal.journal import Journal, JournalLimits, JournalStore
+from cachesvc.changes.journal.records import Opening
 from cachesvc.changes.receipts import Receipts
 from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.config.l1_rooms import rooms_of
-from cachesvc.config.service import Service, is_audit_logged
+from cachesvc.config.service import INSTANCE_MARK, Service, is_audit_logged
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
@@ -48,6 +53,8 @@ from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.origin.contract import Loader
+
+MINUTE_US = 60 * SECONDS
 
 _BY_ORIGIN = InvalidateOptions(author=Author(says="origin"))
 """An invalidation that an origin's answer made necessary, as the audit has it."""
@@ -88,6 +95,8 @@ class Paths:
     merger: Merger
     applier: Applier
     announcer: Announcer
+    journal: Journal | None
+    """The changes that could not be announced; None if the instance keeps no journal."""
     rivals: Rivals
     """Others that have a name which is this instance's or its queue's."""
     receipts: Receipts
@@ -117,12 +126,14 @@ def build(
     is_overloaded: Callable[[], bool],
     incarnation: str,
     turns: Mapping[str, Turns] = MappingProxyType({}),
+    journal_store: JournalStore | None = None,
 ) -> Paths:
     """The paths of the instance that `service` describes. Starts nothing and does no I/O.
 
     `tasks` owns the flights that need a task of their own; `is_overloaded` tells whether the web
     layer sheds load now; `incarnation` tells this process from another one of its name; `turns` has
-    the origin budgets of the namespaces that have one.
+    the origin budgets of the namespaces that have one; `journal_store` is where the journal is kept, if
+    not in the file of `queue.journal`.
     """
     region, instance, coherence = service.region, service.instance, service.coherence
     skew_us, namespaces, stream = coherence.max_clock_skew, topology.namespaces, remote.streams[region]
@@ -157,8 +168,33 @@ def build(
     near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys, ghosts), Unkept()
     merger = Merger(fences, flights.forget)
     applier = Applier(homes, clock, skew_us)
+    journal_store = journal_store or _journal_file(service, topology)
+    journal = (
+        Journal(
+            region,
+            instance,
+            journal_store,
+            limits=JournalLimits(service.queue.journal.max_bytes, service.queue.journal.max_changes),
+            cells=remote.cells,
+            stream=stream,
+            applier=applier,
+            merger=merger,
+            clock=clock,
+            namespaces=namespaces,
+            heartbeat_us=coherence.heartbeat,
+            outlived_us=service.l3.retention + MINUTE_US,
+        )
+        if journal_store is not None
+        else None
+    )
     announcer = Announcer(
-        region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
+        region=region,
+        changes=remote.changes,
+        stream=stream,
+        merger=merger,
+        clock=clock,
+        lags=lags,
+        journal=journal,
     )
     rivals = Rivals(
         region,
@@ -167,6 +203,7 @@ def build(
         remote.cells.values(),
         remote.streams,
         heartbeat_us=coherence.heartbeat,
+        journal=(lambda: journal.use) if journal is not None else (lambda: None),
     )
     receipts = Receipts(
         region,
@@ -175,6 +212,7 @@ def build(
         heartbeat_seconds=coherence.heartbeat.seconds,
         longest_lag_us=_longest_lag_us(topology),
         skew_us=skew_us,
+        journal=journal,
     )
     kept, is_logged = service.telemetry.audit_records, is_audit_logged(service)
     trail = AuditTrail(region, clock, kept, is_logged=is_logged)
@@ -274,6 +312,7 @@ def build(
         merger=merger,
         applier=applier,
         announcer=announcer,
+        journal=journal,
         rivals=rivals,
         receipts=receipts,
         reader=reader,
@@ -283,6 +322,16 @@ def build(
         trail=trail,
         warm_restart=warm_restart,
     )
+
+
+def _journal_file(service: Service, topology: Topology) -> JournalFile | None:
+    """The file of the settings; None if they name none."""
+    journal = service.queue.journal
+    if not journal.path:
+        return None
+    opening = Opening(secrets.token_hex(8), service.region, tuple(sorted(topology.cells)))
+    path = Path(journal.path.replace(INSTANCE_MARK, service.instance))
+    return JournalFile(path, opening, is_synced=journal.fsync == "always")
 
 
 def _longest_load_us(topology: Topology) -> int:

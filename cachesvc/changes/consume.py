@@ -271,6 +271,8 @@ class Consumer:
             if completion.epoch != self._epoch:
                 await self._meet_epoch(completion)
             complete_to = self._complete_to(completion, asked_us)
+            if self._rivals.keeps_unannounced():
+                return  # a heartbeat would vouch for changes that are in no queue yet
             if not await self._stream.has_beaten(self._recent_us):
                 await self._stream.heartbeat(complete_to, completion.epoch, unless_beaten_us=self._recent_us)
         except OtherQueueError:

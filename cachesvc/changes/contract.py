@@ -78,7 +78,14 @@ class OpenChange(Struct, frozen=True):
     """The trace that the change was announced in: the event's `traceparent`."""
 
 
-RivalKind = Literal["queue", "deployment", "instance"]
+RivalKind = Literal["queue", "journal", "deployment", "instance"]
+
+UNANNOUNCED = "journal:"
+"""The name of a queue begins so if it is an instance's journal.
+
+It is `journal:<word>:<number>:<µs for which the note counts>`; a cell keeps the note with the
+largest number. An empty journal's note counts for no time.
+"""
 
 
 class Attendance(Struct, frozen=True):
@@ -267,6 +274,10 @@ class Done(Struct, frozen=True):
     cells: tuple[str, ...] = ()
     """Home cells that took the change."""
     audit: Audit | None = None
+    is_from_journal: bool = False
+    """True if its instance has kept it in a journal, so that it need not be in `changes`.
+
+    It is parked, and has its receipt, once, however often it is published."""
     stays_open: bool = False
     """True if the change is to be buried yet (`Changes.bury`), which closes it."""
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
+from cachesvc.changes.journal.journal import Journal
 from cachesvc.changes.rivals import Rivals
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.did_you_mean import there_is
@@ -41,6 +42,7 @@ class Receipts:
         heartbeat_seconds: float,
         longest_lag_us: int,
         skew_us: int,
+        journal: Journal | None = None,
     ) -> None:
         """Makes the receipts of `region`, from the fence streams of all regions.
 
@@ -54,6 +56,7 @@ class Receipts:
         self.longest_lag_us = longest_lag_us
         """The longest `max_lag` of a namespace, µs."""
         self._late_seconds = heartbeat_seconds + 2 * skew_us / SECONDS
+        self._journal = journal
 
     async def wait(self, position: str, options: InvalidateOptions) -> tuple[str, ...]:
         """Waits until the live instances have merged this region's stream up to `position`.
@@ -100,8 +103,11 @@ class Receipts:
     async def state(self, id_: str) -> ReceiptState | None:
         """Returns how far the change `region:id` has got; None if it is unknown or forgotten.
 
-        Raises `RequestError`: 404 for a region that does not exist, 503 while its queue is out of reach.
+        Raises `RequestError`: 404 for a region that does not exist, 503 while its queue is out of reach, or
+        while the change may be in another instance's journal.
         """
+        if self._journal is not None and (unannounced := self._journal.state(id_)) is not None:
+            return unannounced
         region, _, change = id_.partition(":")
         stream = self._streams.get(region)
         if stream is None:
@@ -115,6 +121,9 @@ class Receipts:
         except TierError as error:
             why = f"the queue of region {region!r}, which keeps the receipt, does not answer: {error.why}"
             raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error
+        if record is None and self._rivals.keeps_unannounced(region):
+            why = f"an instance of {region!r} has changes that it could not announce yet: ask again later"
+            raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why)
         if record is None:
             return None
         missing = {

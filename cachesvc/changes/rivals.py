@@ -4,6 +4,8 @@ A rival is a live part that has a name which another part has, too:
 
     queue       other instances use another queue for a region: their document names another one, or
                 the name leads to two live servers (split brain, a failover that is under way)
+    journal     an instance could not announce changes: its journal, in which they are, is another
+                queue of the region until it is empty (`journal/journal.py`)
     deployment  other consumers of the region's queue use none of our cells: a second deployment was
                 made from a copy of the document, and its queue was not changed
     instance    another process has this instance's region and name
@@ -16,9 +18,17 @@ queue").
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from cachesvc.changes.contract import Attendance, Completion, FenceStream, OtherQueueError, Rival, RivalKind
+from cachesvc.changes.contract import (
+    UNANNOUNCED,
+    Attendance,
+    Completion,
+    FenceStream,
+    OtherQueueError,
+    Rival,
+    RivalKind,
+)
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.loops import Loop
@@ -30,6 +40,9 @@ log = logging.getLogger(__name__)
 SAID: Mapping[RivalKind, str] = {
     "queue": "instances use two queues for one region: no heartbeat is sent there, so the staleness bound "
     "grows, until all use the same. Compare `queue` in the topologies; end the server that is not to be",
+    "journal": "an instance has changes that it could not announce (`cachesvc_journal_changes`): until "
+    "then, no heartbeat is sent in its region, so the staleness bound grows. Bring the queue, the way to it, or "
+    "that instance back",
     "deployment": "consumers of another deployment use this queue, with none of our cells: give each "
     "deployment a queue of its own (`regions.<name>.queue`)",
     "instance": "another live instance has this region and name: give each a name of its own (`instance`)",
@@ -48,8 +61,12 @@ class Rivals:
         streams: Mapping[str, FenceStream],
         *,
         heartbeat_us: int,
+        journal: Callable[[], Use | None] = lambda: None,
     ) -> None:
-        """Makes it without I/O. `incarnation` is this process's own word beside its `name`."""
+        """Makes it without I/O. `incarnation` is this process's own word beside its `name`.
+
+        `journal` returns the note of this instance's journal, if it has one.
+        """
         self._region = region
         self._name = name
         self._incarnation = incarnation
@@ -57,6 +74,7 @@ class Rivals:
         self._streams = streams
         self._every_seconds = heartbeat_us / SECONDS
         self._live_us = 3 * heartbeat_us
+        self._journal = journal
         self._servers = {cell.name: "" for cell in self._cells}
         self._queue = ""
         """The queue that the consumer uses."""
@@ -64,6 +82,8 @@ class Rivals:
         """When the newest call began that a cell has answered, on the loop's clock."""
         self._queues: Mapping[str, frozenset[str]] = {}
         """Region → queues that are used for it beside the one that is used here."""
+        self._journals: Mapping[str, frozenset[str]] = {}
+        """Region → journals with changes of it that are not announced."""
         self._asked: dict[str, tuple[Sequence[Use], float, asyncio.Task[Claimed | None]]] = {}
         """The calls that are under way, by cell: what each asks about, when it began."""
         self._answers: dict[str, tuple[Sequence[Use], Claimed | None]] = {}
@@ -92,7 +112,11 @@ class Rivals:
     @property
     def said(self) -> Mapping[RivalKind, str]:
         """The kinds of rivals that there are now, each with what it means and what to do."""
-        kinds = {one.kind for one in self._others} | ({"queue"} if self._queues else set())
+        kinds: set[RivalKind] = {one.kind for one in self._others}
+        if self._queues:
+            kinds.add("queue")
+        if self._journals:
+            kinds.add("journal")
         return {kind: why for kind, why in SAID.items() if kind in kinds}
 
     def count(self) -> Mapping[tuple[str, ...], int]:
@@ -100,6 +124,7 @@ class Rivals:
         kinds = [
             *(one.kind for one in self._others),
             *("queue" for found in self._queues.values() for _ in found),
+            *("journal" for found in self._journals.values() for _ in found),
         ]
         return {(kind,): kinds.count(kind) for kind in SAID}
 
@@ -120,6 +145,12 @@ class Rivals:
         if self._region in self._queues:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
 
+    def keeps_unannounced(self, region: str = "") -> bool:
+        """True if an instance of the region (the own one unless said) has changes in its journal."""
+        region = region or self._region
+        own = self._journal()
+        return region in self._journals or (own is not None and own.region == region and counts(own.queue))
+
     def unheard(self) -> tuple[str, ...]:
         """A name for the region's instances that follow another queue, if there are any."""
         return (f"another queue of {self._region}",) if self._region in self._queues else ()
@@ -128,7 +159,7 @@ class Rivals:
         """Takes in what the queue says of others; tells the cells if it is another queue."""
         self._others = completion.rivals
         if completion.queue != self._queue:
-            self._queue = completion.queue
+            self._queue, self._looked_at = completion.queue, float("-inf")
             await self.look()
         self._tell()
 
@@ -142,7 +173,11 @@ class Rivals:
         in the other cells would end before they are renewed. It is asked again when it has answered.
         """
         uses = list(self._uses())
-        answers, asked_at = await self._ask_all(uses) if uses else ((), asyncio.get_running_loop().time())
+        if not uses and self._journal() is None:
+            self._looked_at = asyncio.get_running_loop().time()
+            return
+        answers, asked_at = await self._ask_all(uses)
+        self._note_journals()
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
         self._servers |= {
@@ -152,12 +187,27 @@ class Rivals:
         found: dict[str, frozenset[str]] = {}
         for answer in answers:
             for use, others in zip(uses, answer.others if answer else (), strict=False):
-                if others:
-                    found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
+                if queues := [one for one in others if not one.startswith(UNANNOUNCED)]:
+                    found[use.region] = found.get(use.region, frozenset()) | frozenset(queues)
         self._queues, self._looked_at = found, asked_at
         self._tell()
-        for region in found.keys() - {self._region}:
+        for region in self._queues.keys() - {self._region}:
             await self._streams[region].reconnect()
+
+    def _note_journals(self) -> None:
+        """Takes in the journals that cells have notes of, whichever queues they were asked about.
+
+        While no cell answers, those stay that are known.
+        """
+        answers = [(asked, answer) for asked, answer in self._answers.values() if answer is not None]
+        if not answers:
+            return
+        found: dict[str, frozenset[str]] = {}
+        for asked, answer in answers:
+            for use, others in zip(asked, answer.others, strict=False):
+                if journals := [one for one in others if one.startswith(UNANNOUNCED)]:
+                    found[use.region] = found.get(use.region, frozenset()) | frozenset(journals)
+        self._journals = found
 
     def _uses(self) -> Iterator[Use]:
         """Yields the queues that the open feeds and the consumer use."""
@@ -171,7 +221,7 @@ class Rivals:
         """Returns the newest answer of each cell about these uses; None if it has none.
 
         The calls that have not ended within a heartbeat go on. The second result is the time at which the
-        newest call began that has ended.
+        newest call about these uses began that has ended.
         """
         looked_at = self._looked_at
         for cell in self._cells:
@@ -182,14 +232,16 @@ class Rivals:
         for name, (asked, began, asking) in list(self._asked.items()):
             if asking.done():
                 del self._asked[name]
-                looked_at = max(looked_at, began)
+                looked_at = max(looked_at, began) if asked == uses else looked_at
                 self._answers[name] = asked, None if asking.cancelled() else asking.result()
         found = [self._answers.get(cell.name, (uses, None)) for cell in self._cells]
         return [answer if asked == uses else None for asked, answer in found], looked_at
 
     async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
+        journal = self._journal()
+        notes = uses if journal is None else [*uses, journal]
         try:
-            return await cell.claim(uses, self._live_us)
+            return await cell.claim(notes, self._live_us)
         except TierError:
             return None
 
@@ -200,3 +252,8 @@ class Rivals:
                 outage.failed(said[kind])
             elif outage.is_on:
                 outage.worked()
+
+
+def counts(journal: str) -> bool:
+    """True if a journal's note, by the name of its queue, says that the journal is not empty."""
+    return not journal.endswith(":0")

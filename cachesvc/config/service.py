@@ -42,6 +42,8 @@ from cachesvc.model.units import Duration, Size
 TOPOLOGY = "topology:"
 """Stands before the paths of the topology in mistakes of two documents."""
 MOST_WORKERS = 128
+INSTANCE_MARK = "{instance}"
+"""Stands for the instance's name in the path of a journal."""
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -300,6 +302,33 @@ class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
     most; one server always may be. Where more of them fail, calls still go to those beyond it."""
 
 
+class QueueJournal(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file for what this instance could not announce while its queue is away.
+
+    Without a `path`, invalidations and puts are refused then (503 `queue-unavailable`).
+    """
+
+    path: str = ""
+    """The file, of this instance alone; it is made if it is missing. `{instance}` in it stands
+    for the instance's name, and is needed if there are several workers. Empty: there is no journal."""
+    max_bytes: Size = Size.parse("64MiB")
+    """The most bytes of the file, at least 1MiB. What does not fit is refused with 503
+    `queue-unavailable`."""
+    max_changes: int = 100_000
+    """The most invalidations and puts that wait in it to be announced, 1 to 10000000; beyond
+    them, more are refused with 503 `queue-unavailable`."""
+    fsync: Literal["always", "never"] = "always"
+    """`always`: what was accepted is on the disk before the call is answered. `never`: it is
+    left to the kernel, so it outlives the process, and may be lost with the machine."""
+
+
+class Queue(Struct, frozen=True, forbid_unknown_fields=True):
+    """The time while the region's queue is away."""
+
+    journal: QueueJournal = field(default_factory=QueueJournal)
+    """The file for what could not be announced."""
+
+
 class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """Clocks, fences and the streams that carry fences.
 
@@ -386,6 +415,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to cells."""
     breakers: Breakers = field(default_factory=Breakers)
     """When servers that fail are left alone."""
+    queue: Queue = field(default_factory=Queue)
+    """The time while the region's queue is away."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
     redis: RedisLogins = field(default_factory=RedisLogins)
@@ -505,6 +536,7 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         )
         found.require(service.l2.gutter_ttl >= 1_000_000, "$.l2.gutter_ttl", "must be at least 1s")
         _check_breakers(service.breakers, found)
+        _check_journal(service, found)
         _note_seal_keys(service.l2.seal_keys, found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
         check_redis_logins(service.redis, found)
@@ -770,6 +802,21 @@ def _check_breakers(breakers: Breakers, found: Mistakes) -> None:
         "first_probe",
     )
     require(0 < breakers.out_at_most <= 1, "out_at_most", "must be above 0, and at most 1 (all servers)")
+
+
+def _check_journal(service: Service, found: Mistakes) -> None:
+    def require(holds: bool, field: str, why: str, *others: str) -> None:
+        found.require(holds, f"$.queue.journal.{field}", why, *others)
+
+    journal, is_alone = service.queue.journal, service.server.workers == 1
+    require(
+        not journal.path or is_alone or INSTANCE_MARK in journal.path,
+        "path",
+        f"must have {INSTANCE_MARK} in it: each worker has a file of its own",
+        "$.server.workers",
+    )
+    require(journal.max_bytes >= 1 << 20, "max_bytes", "must be at least 1MiB")
+    require(1 <= journal.max_changes <= 10_000_000, "max_changes", "must be 1 to 10000000")
 
 
 def _check_coherence(coherence: Coherence, found: Mistakes) -> None:

@@ -178,6 +178,9 @@ class Written(Struct, frozen=True, gc=False):
     token: TokenPairs = ()
     """The token with which any instance answers the writer with this value or a later one."""
     error: RequestError | None = None
+    unannounced: str = ""
+    """The receipt's id of a put that the other instances have not been told of: the region's
+    queue is away, and the instance keeps the fence until it is back. Empty for all others."""
 
 
 class Reach(StrEnum):
@@ -228,6 +231,8 @@ class Receipt(Struct, frozen=True, gc=False):
     """True: the reach that `wait` asked for holds. False: it did not hold at the deadline."""
     missing: tuple[str, ...] = ()
     """The instances that were waited for and have not merged the fence, as `region/instance`."""
+    announced: bool = True
+    """False: the region's queue is away, and the instance keeps the fence until it is back."""
 
 
 class ReceiptState(Struct, frozen=True):

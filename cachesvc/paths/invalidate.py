@@ -51,7 +51,8 @@ class Invalidator:
 
         When it returns, this instance never again answers what was loaded before. The others follow
         as soon as they read the fence, or have done so if `options.wait` asks for it and the
-        receipt says `reached`.
+        receipt says `reached`. If the region's queue is away, and the instance has a journal, the others
+        are told when the queue is back: then the receipt says that it is not `announced`.
 
         Raises `RequestError`: 503 `queue-unavailable` if the change could not be accepted (nothing
         was promised), 503 `fence-not-published` if it was accepted but its fence is not out yet
@@ -66,12 +67,19 @@ class Invalidator:
                 applied.describe(applying, [change])
             done = applied.done(id_, applied.named[0], audit)
             position = await self._announcer.publish(applied, done, report=options.wait is not Reach.NONE)
-            state = "parked" if done.missed else "done"
+            state = "open" if not position else "parked" if done.missed else "done"
         finally:  # the consumers finish what was announced, whatever ends this call
             self._trail.changed(audit, id_, state)
         if not (change.soft or change.over):
             await self._near_tiers.drop([Key.of(change.namespace, text) for text in change.keys])
-        missing = await self._receipts.wait(position, options) if options.wait is not Reach.NONE else ()
+        is_announced = bool(position)
+        missing: tuple[str, ...] = ()
+        if options.wait is not Reach.NONE:
+            missing = (
+                await self._receipts.wait(position, options)
+                if is_announced
+                else (f"queue of {self._region}",)
+            )
         token = tuple((fence.digest, fence.at) for fence in applied.fences)
         return Receipt(
             f"{self._region}:{id_}",
@@ -79,8 +87,9 @@ class Invalidator:
             not done.missed,
             position,
             options.wait,
-            reached=not missing,
+            reached=is_announced and not missing,
             missing=missing,
+            announced=is_announced,
         )
 
     async def estimate(self, change: Change) -> Estimate:

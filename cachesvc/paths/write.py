@@ -245,6 +245,10 @@ class Writer:
             if await self._announced(id_, applied, stored, which, written) and late:
                 await self._fill_late(namespace, items, late, written)
                 unfilled.pop_all()
+        if unannounced := self._announcer.unannounced(id_):
+            for i in which:
+                if (answer := written[i]) is not None and answer.stored:
+                    written[i] = replace(answer, unannounced=unannounced)
 
     async def _fill_late(
         self,

@@ -40,6 +40,11 @@ CUT_OFF = (
     "a quarter, of rates its last share"
 )
 
+UNANNOUNCED_HERE = (
+    "this instance has invalidations or puts in its journal that the others have not been told of: "
+    "it tells them when the queue is back"
+)
+
 
 def used_up(limit: str, amount: float) -> str:
     """A limit of the region refuses what goes beyond it."""

@@ -147,6 +147,10 @@ class Put(Struct, omit_defaults=True, gc=False):
 
     outcome: Literal["stored", "fenced", "released", "error"]
     problem: Problem | None = None
+    unannounced: str = ""
+    """The receipt's id of a put whose fence the instance keeps until its queue is back.
+
+    Empty for all others."""
 
 
 class PutResults(Struct, omit_defaults=True):
@@ -188,7 +192,7 @@ class ChangeEvent(Struct):
     datacontenttype: str = "application/json"
 
 
-class InvalidationReceipt(Struct):
+class InvalidationReceipt(Struct, omit_defaults=True):
     """The answer to an invalidation: how far it got."""
 
     id: str
@@ -203,6 +207,9 @@ class InvalidationReceipt(Struct):
     """True: the reach that `wait` asked for holds. If not, the status is 202."""
     missing: tuple[str, ...]
     """The instances that had not merged the fence at the deadline, as `region/instance`."""
+    announced: bool = True
+    """False: the region's queue is away, and the instance keeps the fence in its journal until
+    the queue is back. The status is 202. Left out if true."""
 
 
 class AuditPage(Struct):

@@ -53,6 +53,21 @@ def test_a_parked_target_is_a_change_of_its_own() -> None:
     assert Parked("c2", 1, 0, WHOLE).change == Change("docs", all=True)
 
 
+async def test_a_change_of_a_journal_is_parked_once_and_has_one_receipt(queue: QueueBench) -> None:
+    """It was never appended, and is published again if its instance died meanwhile."""
+    parked = await of(queue)
+    done = Done("1700000000000-1234567890123456", (parked,), ("c1",), is_from_journal=True)
+    stream = queue.stream()
+    position = await stream.publish([Fence(1, 1)], done=[done])
+    assert await tried(queue) == [parked]
+    assert await stream.receipt(done.id) == ReceiptRecord("parked", position, ("c1",), ("c2",))
+    await stream.settle([parked])
+    await stream.publish([Fence(1, 1)], done=[done])
+    assert await tried(queue) == []
+    assert await stream.receipt(done.id) == ReceiptRecord("done", position, ("c1", "c2"), ())
+    assert (await queue.changes.completion()).lost == 0
+
+
 async def test_what_is_parked_holds_complete_to_up_no_longer(queue: QueueBench) -> None:
     await park(queue, await of(queue))
     now = await queue.now_us()

@@ -104,6 +104,29 @@ async def test_a_cell_tells_which_other_queues_are_used_for_a_region(bench: Cell
     assert await others(Use("eu", "b", "q 2")) == [[]]
 
 
+async def test_a_cell_keeps_the_note_of_a_journal_for_as_long_as_the_note_says(bench: CellBench) -> None:
+    """Whether its instance lives or not; of two notes, the one with the larger number."""
+    live_us = 20_000
+
+    async def seen() -> list[str]:
+        await bench.pass_time(0.03)
+        return list((await bench.cell.claim([Use("eu", "a", "q1")], live_us)).others[0])
+
+    async def note(number: int, counts_us: int) -> str:
+        queue = f"journal:0f:{number}:{counts_us}"
+        await bench.cell.claim([Use("eu", "journal-0f", queue)], live_us)
+        return queue
+
+    noted = await note(7, 60_000_000)
+    assert await seen() == [noted]
+    await note(6, 0)
+    assert await seen() == [noted]
+    await note(8, 0)
+    assert await seen() == []
+    await note(9, 1)
+    assert await seen() == []
+
+
 async def test_a_cell_tells_which_server_it_is(bench: CellBench) -> None:
     first = (await bench.cell.claim([], LIVE_US)).server
     assert first

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cachesvc.changes.contract import UNANNOUNCED
 from cachesvc.model.change import Target, TargetKind
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import namespace_id, tag_id
@@ -175,12 +176,20 @@ class MemoryCell:
         now, answers = self._clock.now_us(), []
         for use in uses:
             notes = self._queues.setdefault(use.region, {})
-            for who, (at, _) in list(notes.items()):
-                if now - at > live_us:
+            for who, (at, queue) in list(notes.items()):
+                _, counts_us = _of_journal(queue)
+                if now - at > max(live_us, counts_us or 0):
                     del notes[who]
-            notes[use.who] = (now, use.queue)
+            known, _ = _of_journal(notes[use.who][1]) if use.who in notes else (None, None)
+            number, _ = _of_journal(use.queue)
+            if known is None or number is None or known <= number:
+                notes[use.who] = (now, use.queue)
             instance = use.who.partition(" ")[0]
-            others = {queue for who, (_, queue) in notes.items() if who.partition(" ")[0] != instance}
+            others = {
+                queue
+                for who, (_, queue) in notes.items()
+                if who.partition(" ")[0] != instance and _of_journal(queue)[1] != 0
+            }
             answers.append(sorted(others - {use.queue}))
         return Claimed(f"{self.name}-{self.server}", answers)
 
@@ -450,3 +459,11 @@ class MemoryCell:
             self._copy(key_id, now)
         for key_id in list(self._leases):
             self._lease(key_id, now)
+
+
+def _of_journal(queue: str) -> tuple[int | None, int | None]:
+    """The number of a journal's note, and for how many µs it counts; None for other notes."""
+    if not queue.startswith(UNANNOUNCED):
+        return None, None
+    _, _, number, counts_us = queue.split(":")
+    return int(number), int(counts_us)

@@ -217,6 +217,7 @@ class MemoryQueue:
         """
         was = self.receipt(done.id)
         settled = self.fields_of(done.id) is not None if done.stays_open else self.close(done.id)
+        settled = settled or (done.is_from_journal and was is None)
         if settled or was is None:
             if settled:
                 self.parking.park(done.parked, self.clock.now_us())

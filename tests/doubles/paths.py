@@ -175,7 +175,7 @@ class FakeInvalidator:
 
     def __init__(self, reader: FakeReader) -> None:
         self.reader = reader
-        self.applied = True
+        self.applied = self.announced = True
         self.missing: tuple[str, ...] = ()
         """The instances that have not merged the fence when `wait` ends."""
         self.fails_with: RequestError | None = None
@@ -208,10 +208,11 @@ class FakeInvalidator:
             f"local:{at}-0",
             token,
             self.applied,
-            f"{at}-1",
+            f"{at}-1" if self.announced else "",
             options.wait,
-            reached=not missing,
+            reached=self.announced and not missing,
             missing=missing,
+            announced=self.announced,
         )
 
     async def estimate(self, change: Change, /) -> Estimate:

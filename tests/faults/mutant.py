@@ -3,6 +3,7 @@
     python -m tests.faults.mutant --without l2-sketch --clock-offset=-40ms serve --topology …
 
     --without NAME                       a protection is switched off (`tests/doubles/mutants.py`)
+    --journal PATH                       it has a journal (there is nothing wrong with that)
     --clock-offset 40ms                  its clock is ahead by this (or behind, if negative)
     --clock-turns-every 2s               every 2 s the clock is off to the other side
     --die-between-apply-and-publish N    it kills itself when the N-th change is applied in its home
@@ -77,7 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--clock-offset", type=signed_us, default=0, metavar="DURATION")
     parser.add_argument("--clock-turns-every", type=signed_us, default=0, metavar="DURATION")
     parser.add_argument("--die-between-apply-and-publish", type=int, default=0, metavar="N")
+    parser.add_argument("--journal", default="", metavar="PATH")
     wrong, service = parser.parse_known_args(arguments)
+    if wrong.journal:
+        os.environ["CACHESVC_QUEUE_JOURNAL_PATH"] = wrong.journal
     for name in wrong.without:
         MUTANTS[name].apply()
     if wrong.clock_offset:

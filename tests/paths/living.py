@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from cachesvc.changes.contract import OpenChange
 from cachesvc.config.topology import Topology
+from tests.doubles.memory_journal import MemoryDisk
 from tests.paths.running import Running
 from tests.paths.world import TOPOLOGY, FarSide
 
@@ -21,10 +22,17 @@ async def living(
     consuming: bool = True,
     deaf: bool = False,
     topology: Topology = TOPOLOGY,
+    disk: MemoryDisk | None = None,
 ) -> AsyncIterator[Running]:
-    """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
-    instance = Running(far, name, topology=topology)
+    """An instance with its loops, for the block. Deaf: it cannot reach its queue.
+
+    `disk`: where its journal is. When the block ends, the process is gone as if it was killed: what it
+    has not written is lost.
+    """
+    instance = Running(far, name, topology=topology, disk=disk)
     instance.paths.stream.down = instance.paths.changes.down = deaf
+    if instance.paths.journal is not None:
+        await instance.paths.journal.start()
     instance.start(consuming=consuming)
     try:
         yield instance

@@ -6,6 +6,7 @@ from cachesvc.app.feeds import build
 from cachesvc.app.tasks import Tasks
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.traces.trace import Recorder
+from tests.doubles.memory_journal import MemoryDisk
 from tests.paths.world import TOPOLOGY, FarSide, Instance
 
 
@@ -17,8 +18,9 @@ class Running:
         recorder: Recorder | None = None,
         *,
         topology: Topology = TOPOLOGY,
+        disk: MemoryDisk | None = None,
     ) -> None:
-        self.paths = paths = Instance(far, name=name, topology=topology)
+        self.paths = paths = Instance(far, name=name, topology=topology, disk=disk)
         paths.fences.watermark = 0
         self.tasks = Tasks()
         self.loops = build(

@@ -31,6 +31,7 @@ from tests.doubles.clocks import LoopClock
 from tests.doubles.explaining import FakePeers, FakePoolView
 from tests.doubles.loaders import ScriptedLoader
 from tests.doubles.memory_cell import MemoryCell
+from tests.doubles.memory_journal import MemoryDisk, MemoryJournalStore
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
@@ -96,10 +97,12 @@ class Instance:
         homes: Mapping[str, Cell] | None = None,
         turns: Mapping[str, Turns] = MappingProxyType({}),
         snapshots: str = "",
+        disk: MemoryDisk | None = None,
     ) -> None:
         """`homes`: cells that this instance reaches at other servers than the far side's.
 
-        `turns`: its origin budgets. `snapshots`: the directory of its snapshot of L1.
+        `turns`: its origin budgets. `snapshots`: the directory of its snapshot of L1. `disk`: where its
+        journal is; without one it keeps none.
         """
         self.far = far = far or FarSide()
         self.clock = clock or far.clock
@@ -143,7 +146,9 @@ class Instance:
             is_overloaded=lambda: self.is_overloaded,
             incarnation=incarnation,
             turns=turns,
+            journal_store=MemoryJournalStore(disk) if disk is not None else None,
         )
+        self.journal = paths.journal
         self.fences, self.admission, self.l1 = paths.fences, paths.admission, paths.l1
         self.flights, self.tally, self.lags = paths.flights, paths.tally, paths.lags
         self.merger, self.applier, self.receipts = paths.merger, paths.applier, paths.receipts

@@ -102,6 +102,18 @@ async def test_a_receipt_says_how_far_it_got(site: Site) -> None:
     }
 
 
+async def test_a_receipt_says_that_it_is_not_announced(site: Site) -> None:
+    site.invalidator.announced = False
+    response = await invalidate(site, keys=["a"])
+    receipt = json.loads(response.body)
+    assert (response.status, receipt["announced"], receipt["reached"], receipt["position"]) == (
+        202,
+        False,
+        False,
+        "",
+    )
+
+
 @pytest.mark.parametrize(
     ("missing", "status", "counted"), [((), 200, "applied"), (("eu/a", "us/b"), 202, "unreached")]
 )

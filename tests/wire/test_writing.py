@@ -79,6 +79,17 @@ async def test_what_was_not_stored_is_said_why(site: Site, reason: str, status: 
     assert (response.status, kind(response)) == (status, name)
 
 
+async def test_a_put_that_cannot_be_announced_yet_is_a_202_with_a_receipt(site: Site) -> None:
+    site.writer.outcomes["k"] = Written(True, token=((1, 2),), unannounced="local:1-2")
+    response = await site.ask("PUT", "/v1/pages/k", {}, b"v")
+    receipt = json.loads(response.body)
+    assert (response.status, response.headers["cachesvc-token"]) == (202, receipt["token"])
+    assert (receipt["id"], receipt["announced"], receipt["reached"]) == ("local:1-2", False, False)
+    body = json.dumps({"items": [{"key": "k", "value": "dg=="}]}).encode()
+    response = await site.ask("POST", "/v1/pages:put", {"Content-Type": "application/json"}, body)
+    assert json.loads(response.body)["results"] == [{"outcome": "stored", "unannounced": "local:1-2"}]
+
+
 async def test_a_write_that_fails_passes_on_its_token_and_retry_after(site: Site) -> None:
     site.writer.fails_with = RequestError(ProblemKind.QUEUE_UNAVAILABLE, "no", token=((1, 2),))
     response = await site.ask("PUT", "/v1/pages/k", {}, b"v")

@@ -340,6 +340,7 @@ class RedisFenceStream:
                 ",".join(item.missed),
                 item.id not in silent,
                 item.stays_open,
+                item.is_from_journal,
             )
             for item in done
         ]

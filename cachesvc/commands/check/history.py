@@ -50,6 +50,8 @@ class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     wait: Literal["none", "region", "global"] = "none"
     reached: bool = True
     """True if the answer said that the wait was fulfilled."""
+    announced: bool = True
+    """False if the answer said that the instance keeps it in its journal."""
     failures: tuple[int, ...] = ()
     """The times at which attempts ended in an error (the queue was down, the instance gone)."""
     queue_down: bool = False

@@ -924,9 +924,42 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "rivals",
         "",
-        "Live others of a name that should be one's alone: queue, deployment, instance.",
+        "Live others of a name that is one's alone: queue, journal, deployment, instance.",
         ("kind",),
     ),
+    Metric(
+        "journal_changes",
+        "gauge",
+        "journal",
+        "changes",
+        "Changes in this instance's journal: the queue did not take them.",
+    ),
+    Metric("journal_bytes", "gauge", "journal", "bytes", "Bytes of this instance's journal."),
+    Metric(
+        "journal_oldest_seconds",
+        "gauge",
+        "journal",
+        "oldest_seconds",
+        "For how long the oldest change in the journal has waited.",
+    ),
+    Metric(
+        "journal_accepted",
+        "counter",
+        "journal",
+        "accepted",
+        "Changes that the journal took because the queue was away.",
+    ),
+    Metric(
+        "journal_announced", "counter", "journal", "announced", "Changes of the journal that were published."
+    ),
+    Metric(
+        "journal_refused",
+        "counter",
+        "journal",
+        "refused",
+        "Changes that the journal refused: full, no cell in reach, disk.",
+    ),
+    Metric("journal_failures", "counter", "journal", "failures", "Writes of the journal that failed."),
     Metric(
         "changes_backlog",
         "gauge",

@@ -577,6 +577,8 @@ def _us(seconds: float | None) -> int | None:
 def _put(written: Written) -> Put:
     if written.error is not None:
         return _failed(written.error)
+    if written.unannounced:
+        return Put("stored", unannounced=written.unannounced)
     if written.stored:
         return _STORED
     return _RELEASED if written.reason == "released" else _FENCED

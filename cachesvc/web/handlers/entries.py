@@ -30,7 +30,7 @@ from cachesvc.web.overload import Reading
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import HURRIED, UNEXPLAINED, problem_reply, request_id_of
-from cachesvc.web.replies.receipts import receipt_reply
+from cachesvc.web.replies.receipts import receipt_reply, unannounced_reply
 from cachesvc.web.replies.rendering import (
     absence_lines,
     is_media_type,
@@ -293,6 +293,8 @@ class Entries:
             raise _not_stored(written.reason)
         lines = f"ETag: {etag(written.entry)}\r\n" if written.entry is not None else ""
         lines += token_line(written.token)
+        if written.unannounced:
+            return unannounced_reply(written.unannounced, written.token, lines)
         return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}".encode(), outcome="stored")
 
     async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:

@@ -295,7 +295,8 @@ _INVALIDATED: Json = {
         },
     },
     "202": {
-        "description": "Its fence is out; the instances in `missing` had not merged it at the deadline.",
+        "description": "Its fence is out, and the instances in `missing` had not merged it at the deadline; or it "
+        "is not `announced`: the instance keeps it until the region's queue is back.",
         "content": {JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}},
     },
 }
@@ -338,6 +339,10 @@ _READ: Json = {
     ),
 }
 _WRITTEN: Json = {
+    "202": {
+        "description": "Stored; the instance keeps its fence until the region's queue is back.",
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}},
+    },
     "204": {
         "description": "Stored.",
         "headers": {

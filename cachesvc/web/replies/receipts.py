@@ -3,7 +3,8 @@
 import msgspec
 from msgspec import Struct
 
-from cachesvc.model.requests import Estimate, Receipt, ReceiptState
+from cachesvc.model.fence import TokenPairs
+from cachesvc.model.requests import Estimate, Reach, Receipt, ReceiptState
 from cachesvc.web.messages import InvalidationReceipt
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON
@@ -13,14 +14,37 @@ _encode = msgspec.json.Encoder().encode
 
 
 def receipt_reply(receipt: Receipt) -> Reply:
-    """Returns the reply with a receipt: 200, or 202 if its `wait` was not reached."""
+    """Returns the reply with a receipt: 200, or 202.
+
+    202 says that its `wait` was not reached, or that it is not announced.
+    """
     token = write_token(receipt.token)
     document = InvalidationReceipt(
-        receipt.id, token, receipt.applied, receipt.position, receipt.wait, receipt.reached, receipt.missing
+        receipt.id,
+        token,
+        receipt.applied,
+        receipt.position,
+        receipt.wait,
+        receipt.reached,
+        receipt.missing,
+        receipt.announced,
     )
+    if not receipt.announced:
+        return _reply("202 Accepted", document, token_line(receipt.token), "unannounced")
     outcome = "unreached" if not receipt.reached else "applied" if receipt.applied else "pending"
     line = "200 OK" if receipt.reached else "202 Accepted"
     return _reply(line, document, token_line(receipt.token), outcome)
+
+
+def unannounced_reply(id_: str, pairs: TokenPairs, lines: str) -> Reply:
+    """Returns the reply to a put whose fence the journal keeps.
+
+    `lines` are the headers of a put.
+    """
+    document = InvalidationReceipt(
+        id_, write_token(pairs), True, "", Reach.NONE, reached=False, missing=(), announced=False
+    )
+    return _reply("202 Accepted", document, lines, "unannounced")
 
 
 def state_reply(state: ReceiptState) -> Reply:

@@ -87,6 +87,8 @@ class FakeService:
         self.room: int | None = None
         """The most values in one answer of `:get`; later ones are answered `answer-full`."""
         self.missing: list[str] = []
+        self.unannounced = ""
+        """The receipt's id of every write, as if the instance kept all in its journal."""
         """Instances that do not merge in time what a call waits for."""
         self.receipts: dict[str, dict[str, Any]] = {}
         self.raw_answer: bytes | None = None
@@ -262,7 +264,8 @@ class FakeService:
             tags=[tag.strip('" ') for tag in tags.split(",") if tag],
         )
         return web.Response(
-            status=204, headers={"Cachesvc-Token": token_of([(digest(f"{namespace}/{key}"), at)])}
+            status=202 if self.unannounced else 204,
+            headers={"Cachesvc-Token": token_of([(digest(f"{namespace}/{key}"), at)])},
         )
 
     def _put_many(self, namespace: str, items: list[dict[str, Any]]) -> web.Response:
@@ -330,6 +333,9 @@ class FakeService:
             self.leases.pop(key, None)
         receipt = {"id": f"eu:{at}-0", "token": token, "applied": True, "position": f"{at}-1", "news": 1}
         receipt |= {"reached": not missing, "missing": list(missing)}
+        if self.unannounced:
+            receipt |= {"id": self.unannounced, "position": "", "reached": False, "announced": False}
+            return web.json_response(receipt, status=202, headers={"Cachesvc-Token": token})
         return web.json_response(receipt, status=202 if missing else 200, headers={"Cachesvc-Token": token})
 
 

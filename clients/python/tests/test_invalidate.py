@@ -74,3 +74,15 @@ async def test_the_audit_is_told_who_it_was(service: FakeService) -> None:
 async def test_a_client_without_a_name_says_none(service: FakeService, cache: Cache) -> None:
     await cache.namespace("pages").invalidate(["a"])
     assert "Cachesvc-Caller" not in service.saw[0].headers
+
+
+async def test_what_is_kept_until_the_queue_is_back_is_told(service: FakeService, cache: Cache) -> None:
+    """The write counts for this client, and its receipt can be asked for later."""
+    service.hold("a", b"old")
+    service.unannounced = "eu:1-2"
+    pages = cache.namespace("pages")
+    receipt = await pages.invalidate(["a"])
+    assert (receipt.id, receipt.announced, receipt.reached) == ("eu:1-2", False, False)
+    assert await pages.get("a") is None
+    service.hold("b", b"1")
+    assert await pages.touch("b", ttl="5m")

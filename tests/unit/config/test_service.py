@@ -1,14 +1,24 @@
 """The service document: defaults, the environment over the file, and what is refused with path and reason."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from cachesvc.config.document import read_struct
 from cachesvc.config.environment import NOT_SETTINGS, service_links, settings
-from cachesvc.config.service import Service, check_together, load_service
+from cachesvc.config.service import (
+    Queue,
+    QueueJournal,
+    Server,
+    Service,
+    check_service,
+    check_together,
+    load_service,
+)
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
+from cachesvc.model.units import Size
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -60,6 +70,23 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         9000,
     )
     assert service.l1.budget == 512 << 20
+
+
+@pytest.mark.parametrize(
+    ("journal", "workers", "field"),
+    [
+        (QueueJournal(path="/j"), 2, "path"),
+        (QueueJournal(path="/j"), "auto", "path"),
+        (QueueJournal(path="/j", max_bytes=Size(1000)), 1, "max_bytes"),
+        (QueueJournal(path="/j", max_changes=0), 1, "max_changes"),
+    ],
+)
+def test_a_journal_is_of_one_instance_and_has_room(
+    journal: QueueJournal, workers: int | Literal["auto"], field: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"\$\.queue\.journal\.{field}: must"):
+        check_service(Service(queue=Queue(journal), server=Server(workers=workers)))
+    check_service(Service(queue=Queue(QueueJournal(path="/{instance}")), server=Server(workers=2)))
 
 
 def test_every_field_has_one_variable() -> None:

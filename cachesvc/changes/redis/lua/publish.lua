@@ -4,7 +4,8 @@
 -- arguments.
 --   a paced fence: [member, µs until which it is in force]
 --   a change:      [id, its home cells, its audit item, what is to be parked of it (prelude.lua) and
---                  for which cells, whether items here are its fences, whether it stays open]
+--                  for which cells, whether items here are its fences, whether it stays open,
+--                  whether it comes from a journal: then it need not be in the stream]
 -- Answers the epoch and the id of the last item.
 local MOST_PACED = 100000 -- as many as an instance keeps windows
 local paced, dones = unpack(cjson.decode(ARGV[3]))
@@ -37,13 +38,13 @@ local position = publish_all(ARGV[1], 4)
 remember_paced(paced)
 
 for _, done in ipairs(dones) do
-  local id, cells, audit, parked, missed, is_published, stays_open = unpack(done)
+  local id, cells, audit, parked, missed, is_published, stays_open, is_from_journal = unpack(done)
   local was = call('HGET', receipts_of(id), id)
   local settled
   if stays_open then
     settled = fields_of(id)
   else
-    settled = close(id)
+    settled = close(id) or is_from_journal and not was
   end
   -- A change that another caller settled meanwhile keeps the receipt of that time: nothing of it is
   -- missing that this caller could park. Its audit item was written then, too.

@@ -113,7 +113,8 @@ def within_the_bound(history: IndexedHistory) -> Finding:
     assume the worst. So a write whose first attempts failed for that reason is owed as if it had
     been announced when the first attempt began, by the reads that start up to the last failure;
     and again from its acceptance on. A write that was never accepted is owed up to the last
-    failure only. Failures in a row count as one outage. The failures of an event are always the
+    failure only. One that its instance keeps in its journal may be unseen for two heartbeats more.
+    Failures in a row count as one outage. The failures of an event are always the
     queue's own.
 
     Nothing is owed from the commit itself: between the commit and the first attempt the queue may
@@ -124,7 +125,8 @@ def within_the_bound(history: IndexedHistory) -> Finding:
         outage_end = _outage_end(told)
         for key, w in told.writes:
             if told.id:
-                debts.add(key, Debt(since=told.ended + history.bound_us, w=w, proof=(told,)))
+                bound_us = history.bound_us + (0 if told.announced else history.unannounced_us)
+                debts.add(key, Debt(since=told.ended + bound_us, w=w, proof=(told,)))
             if outage_end is not None:
                 debts.add(
                     key, Debt(since=told.started + history.bound_us, until=outage_end, w=w, proof=(told,))

@@ -40,6 +40,8 @@ class IndexedHistory:
         self.run = run
         self.bound_us = run.max_lag_us + run.heartbeat_us + run.skew_us
         """The staleness bound in µs: how long an announced write may stay unseen."""
+        self.unannounced_us = 2 * run.heartbeat_us
+        """How much longer a write may that was accepted while it could not be announced."""
         self.writes = {(write.key, write.w): write for write in _only(Write, filed)}
         self.announcements = list(_only(Announcement, filed))
         self.fences = list(_only(Fenced, filed))

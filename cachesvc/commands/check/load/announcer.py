@@ -177,10 +177,18 @@ class Announcer:
 
     async def _as_put(self, told: Told, begun: Announcement, instance: Instance) -> Announcement:
         ((key, w),) = told.writes
-        token = await instance.put(self._snapshot(key))
-        ended, id_ = self._now(), f"put:{key}:{w}"
+        receipt = await instance.put(self._snapshot(key))
+        ended = self._now()
+        if receipt.id:
+            self._tasks.spawn(self._find_fence(receipt.id, instance.region), "find fence")
         return replace(
-            begun, region=instance.region, instance=instance.name, id=id_, token=token, ended=ended
+            begun,
+            region=instance.region,
+            instance=instance.name,
+            id=receipt.id or f"put:{key}:{w}",
+            token=receipt.token,
+            announced=receipt.announced,
+            ended=ended,
         )
 
     async def _as_call(self, told: Told, begun: Announcement, instance: Instance) -> Announcement:
@@ -198,6 +206,7 @@ class Announcer:
             id=receipt.id,
             token=receipt.token,
             reached=receipt.reached,
+            announced=receipt.announced,
             ended=ended,
         )
 

@@ -68,6 +68,7 @@ class Receipt(Struct):
     token: str = ""
     position: str = ""
     reached: bool = True
+    announced: bool = True
 
 
 class ReceiptState(Struct):
@@ -164,15 +165,18 @@ class Instance:
             raise self._failure(status, body)
         return status != 409
 
-    async def put(self, snapshot: Snapshot) -> str:
-        """Stores a value that was just written; returns the token of the write."""
+    async def put(self, snapshot: Snapshot) -> Receipt:
+        """Stores a value that was just written; returns its receipt: that has an id only if the
+        write could not be announced."""
         headers = {"Cache-Control": "max-age=60", "Cache-Groups": cache_groups.format(snapshot.tags)}
         status, fields, body = await self._call(
             "PUT", self._key(snapshot.key), headers=headers, body=snapshot.value
         )
+        if status == 202:
+            return self._decoded(msgspec.json.Decoder(Receipt), body)
         if status != 204:
             raise self._failure(status, body)
-        return fields.get("Cachesvc-Token", "")
+        return Receipt("", fields.get("Cachesvc-Token", ""))
 
     async def invalidate(self, change: Mapping[str, object]) -> Receipt:
         """Announces a change with `POST /v1/invalidations`."""

@@ -158,6 +158,11 @@ class Put(Struct, gc=False):
     back.
     """
     problem: Problem | None = None
+    unannounced: str = ""
+    """The id of a receipt, for `Cache.receipt`, if the region's queue is away.
+
+    The value is stored, and the other instances hear of it when the queue is back. Empty otherwise.
+    """
 
 
 class PutResults(Struct):
@@ -210,6 +215,11 @@ class Receipt(Struct, frozen=True):
     """
     missing: tuple[str, ...] = ()
     """The live instances that had not merged the fence, as `region/instance`."""
+    announced: bool = True
+    """False if the region's queue is away, and the instance keeps the fence until then.
+
+    Until then, the other instances do not know of the write. This client reads it all the same.
+    """
 
 
 class ReceiptState(Struct, frozen=True):

@@ -244,7 +244,7 @@ class NamespaceRequests:
     def touched(self, reply: Reply, key: str) -> bool:
         """False if another value is stored by now, or none."""
         self._learn(reply.headers.get("Cachesvc-Token", ""), [key])
-        if reply.status == 204:
+        if reply.status in (202, 204):  # 202: the other instances hear of it later
             return True
         error = problem_error(reply)
         if error.type == "precondition-failed":
