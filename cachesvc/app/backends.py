@@ -10,14 +10,17 @@ from typing import Any, Protocol
 
 from cachesvc.app.limits import instances_of
 from cachesvc.app.paths import Remote
+from cachesvc.app.relaying import Relaying
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.changes.redis.shares import RedisShares
+from cachesvc.changes.relay.wires import HttpRelays
 from cachesvc.config.addresses import is_watched
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
+from cachesvc.config.workers import Worker
 from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
@@ -93,6 +96,7 @@ class Backends:
         placement: Placement,
         clock: Clock,
         certificates: Certificates,
+        worker: Worker | None = None,
     ) -> None:
         self._service = service
         self._clock = clock
@@ -171,6 +175,10 @@ class Backends:
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
+        self._http_relays = HttpRelays(service.server.peer_token_file, certificates.clients("instances"))
+        self.relaying = Relaying(
+            service, topology, self.streams, self._http_relays, clock=clock, worker=worker
+        )
         self.changes = RedisChanges(
             here.queue,
             service.region,
@@ -368,6 +376,7 @@ class Backends:
             *self.loaders.values(),
             self.changes,
             *self.streams.values(),
+            self._http_relays,
             self.peers,
         ]
 

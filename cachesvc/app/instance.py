@@ -78,7 +78,7 @@ class App:
         otlp_tls = self._certificates.clients("otlp")
         self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates, worker)
         self.remote = self._backends.remote()
         self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
@@ -100,13 +100,15 @@ class App:
             self.paths,
             clock=self._clock,
             recorder=self._tracing,
+            followed=self._backends.relaying.followed,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops(
             [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
         self._metrics = self._watched()
-        self._host = Host(worker, service.server, self.readiness, self._metrics) if worker else None
+        relays = self._backends.relaying.relays
+        self._host = Host(worker, service.server, self.readiness, self._metrics, relays) if worker else None
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = (
             MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
@@ -122,6 +124,7 @@ class App:
             rates=self.limits.rates,
             worker=worker,
             host=self._host,
+            relays=relays,
             tls=self._certificates.listener(service.server.tls, "server.tls"),
             operations_tls=self._certificates.listener(
                 service.server.operations.tls, "server.operations.tls"

@@ -304,6 +304,10 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a region's queue keeps the fences on its stream, and the longest `over` of a
     paced invalidation. It must not be shorter than `l3.retention`. An instance that was cut off for
     longer has missed fences: it refuses all copies that were loaded before it is back."""
+    relay_log: Size = Size.parse("8MiB")
+    """The memory for the newest items of a region's fences in an instance that hands them on
+    (`regions.*.relays`, or the first of several workers), for each region; 1MiB at least. A follower
+    that needs older ones reads them from the queue."""
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):

@@ -47,6 +47,16 @@ class Worker(Struct, frozen=True):
         """The number of workers."""
         return len(self.names)
 
+    @property
+    def is_relay(self) -> bool:
+        """True if the other workers of the host read fences from this one."""
+        return self.number == 0
+
+
+def socket_of(worker: Worker, number: int) -> str:
+    """Returns the abstract name of the socket at which a worker answers the others of its host."""
+    return f"\0cachesvc-{worker.family}-{number}"
+
 
 def count_of(server: Server) -> int:
     """Returns the number of workers; `auto` counts the cores that this process may use."""

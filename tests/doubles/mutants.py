@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from tests.doubles.mutant import Mutant
 from tests.doubles.mutants_homes import HOMES
 from tests.doubles.mutants_reading import READING
+from tests.doubles.mutants_relays import RELAYS
 from tests.doubles.mutants_streams import STREAMS
 
-MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS}
+MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS, **RELAYS}
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Instances that live for the length of a block, and what may be wrong with them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from cachesvc.changes.contract import OpenChange
+from cachesvc.changes.relay.follower import RelayWay
 from cachesvc.config.topology import Topology
 from tests.paths.running import Running
 from tests.paths.world import TOPOLOGY, FarSide
@@ -21,9 +22,10 @@ async def living(
     consuming: bool = True,
     deaf: bool = False,
     topology: Topology = TOPOLOGY,
+    ways: Sequence[RelayWay] = (),
 ) -> AsyncIterator[Running]:
     """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
-    instance = Running(far, name, topology=topology)
+    instance = Running(far, name, topology=topology, ways=ways)
     instance.paths.stream.down = instance.paths.changes.down = deaf
     instance.start(consuming=consuming)
     try:

@@ -1,0 +1,82 @@
+"""Which relays an instance follows, and whether it is one: from the topology and its host.
+
+    a relay of its region          follows the one that the topology names for it, or the queues
+    a worker, not the host's first follows the first one, over its socket; without it, as any other
+    any other                      follows a relay of its region at which no other relay reads
+
+An instance without a relay that answers reads the queues.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from xxhash import xxh3_64_intdigest
+
+from cachesvc.changes.contract import FenceStream, Followed
+from cachesvc.changes.relay.follower import RelayedFollower, RelayWay
+from cachesvc.changes.relay.relay import Relay
+from cachesvc.changes.relay.wires import HttpRelays, socket_dial
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Region, Topology
+from cachesvc.config.workers import Worker, socket_of
+from cachesvc.model.clock import Clock
+
+
+class Relaying:
+    """The relays of one instance: those that it follows, and those that it is itself."""
+
+    def __init__(
+        self,
+        service: Service,
+        topology: Topology,
+        streams: Mapping[str, FenceStream],
+        http: HttpRelays,
+        *,
+        clock: Clock,
+        worker: Worker | None,
+    ) -> None:
+        """Does no I/O."""
+        self._here = here = topology.regions[service.region]
+        self._name = service.instance
+        self._worker = worker
+        self._http = http
+        hands_on = service.instance in here.relays or (worker is not None and worker.is_relay)
+        log_bytes = service.coherence.relay_log
+        self.relays = {name: Relay(name, log_bytes) for name in streams} if hands_on else {}
+        """The relays that this instance is, by region; empty if it is none."""
+        self.followers = {
+            name: RelayedFollower(
+                stream,
+                ways,
+                self.relays.get(name),
+                clock,
+                skew_us=service.coherence.max_clock_skew,
+                heartbeat_seconds=service.coherence.heartbeat.seconds,
+            )
+            for name, stream in streams.items()
+            if (ways := self._ways(name)) or self.relays
+        }
+        """What reads through relays, or for them, by region."""
+        self.followed: Mapping[str, Followed] = {**streams, **self.followers}
+        """What the feeds read, by region."""
+
+    def _ways(self, region: str) -> Sequence[RelayWay]:
+        ways = [
+            RelayWay(name, self._http.dial(self._here.operations_of(name), region))
+            for name in relays_for(self._name, self._here)
+        ]
+        worker = self._worker
+        if worker is None or worker.is_relay or self._name in self._here.relays:
+            return ways
+        return [RelayWay(worker.names[0], socket_dial(socket_of(worker, 0), region)), *ways]
+
+
+def relays_for(instance: str, region: Region) -> Sequence[str]:
+    """Returns the relays that an instance may follow, in the order in which it tries them.
+
+    Instances are spread over the relays by the digests of their names.
+    """
+    relays = region.relays
+    if instance in relays:
+        return [relays[instance]] if relays[instance] else []
+    last = relays.keys() - set(relays.values())
+    return sorted(last, key=lambda relay: xxh3_64_intdigest(f"{instance} {relay}".encode()), reverse=True)
