@@ -15,7 +15,6 @@ from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.changes.redis.shares import RedisShares
-from cachesvc.changes.relay.wires import HttpRelays
 from cachesvc.config.addresses import is_watched
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
@@ -175,9 +174,14 @@ class Backends:
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
-        self._http_relays = HttpRelays(service.server.peer_token_file, certificates.clients("instances"))
         self.relaying = Relaying(
-            service, topology, self.streams, self._http_relays, clock=clock, worker=worker
+            service,
+            topology,
+            self.streams,
+            token_file=service.server.peer_token_file,
+            tls=certificates.clients("instances"),
+            clock=clock,
+            worker=worker,
         )
         self.changes = RedisChanges(
             here.queue,
@@ -376,7 +380,7 @@ class Backends:
             *self.loaders.values(),
             self.changes,
             *self.streams.values(),
-            self._http_relays,
+            self.relaying,
             self.peers,
         ]
 
@@ -420,6 +424,7 @@ class Backends:
         )
         metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
         metrics.watch("exchanges", lambda: dict(self._durations()))
+        self.relaying.watch(metrics)
         metrics.watch("server_stats", lambda: self._fullness.said)
         metrics.watch("cell_memory", lambda: self._cell_reports.said)
         metrics.watch("queue_clocks", lambda: self._queue_reports.said)

@@ -70,8 +70,6 @@ class Host:
 
     async def stop(self) -> None:
         """Ends answering."""
-        for relay in self._relays.values():
-            relay.end()
         if self._server is not None:
             self._server.close()
 

@@ -287,6 +287,7 @@ class App:
             "instance": self.service.instance,
             "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
             "fence_feeds": {feed.region: _state(feed) for feed in feeds},
+            "relays": self._backends.relaying.sources(),
             "staleness_bound_seconds": {
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()

@@ -7,6 +7,7 @@
 An instance without a relay that answers reads the queues.
 """
 
+import ssl
 from collections.abc import Mapping, Sequence
 
 from xxhash import xxh3_64_intdigest
@@ -19,26 +20,31 @@ from cachesvc.config.service import Service
 from cachesvc.config.topology import Region, Topology
 from cachesvc.config.workers import Worker, socket_of
 from cachesvc.model.clock import Clock
+from cachesvc.telemetry.metrics.metrics import Metrics
 
 
 class Relaying:
-    """The relays of one instance: those that it follows, and those that it is itself."""
+    """The relays of one instance: those that it follows, and those that it is itself.
+
+    `start` and `stop` are called once each.
+    """
 
     def __init__(
         self,
         service: Service,
         topology: Topology,
         streams: Mapping[str, FenceStream],
-        http: HttpRelays,
         *,
+        token_file: str,
+        tls: ssl.SSLContext | None,
         clock: Clock,
         worker: Worker | None,
     ) -> None:
-        """Does no I/O."""
+        """`token_file` and `tls` are what this instance shows to others, and checks of them."""
         self._here = here = topology.regions[service.region]
         self._name = service.instance
         self._worker = worker
-        self._http = http
+        self._http = HttpRelays(token_file, tls)
         hands_on = service.instance in here.relays or (worker is not None and worker.is_relay)
         log_bytes = service.coherence.relay_log
         self.relays = {name: Relay(name, log_bytes) for name in streams} if hands_on else {}
@@ -58,6 +64,27 @@ class Relaying:
         """What reads through relays, or for them, by region."""
         self.followed: Mapping[str, Followed] = {**streams, **self.followers}
         """What the feeds read, by region."""
+
+    async def start(self) -> None:
+        """Opens no connection yet."""
+        await self._http.start()
+
+    async def stop(self) -> None:
+        """Leaves the relays that are followed, and ends the followers of this one."""
+        for follower in self.followers.values():
+            follower.close()
+        for relay in self.relays.values():
+            relay.end()
+        await self._http.stop()
+
+    def watch(self, metrics: Metrics) -> None:
+        """Has everything that is counted here read at each scrape."""
+        metrics.watch("relays", lambda: {(name,): relay for name, relay in self.relays.items()})
+        metrics.watch("relayed", lambda: {(name,): one for name, one in self.followers.items()})
+
+    def sources(self) -> Mapping[str, str]:
+        """Returns the names of the relays that are followed now, by region."""
+        return {name: one.source for name, one in self.followers.items() if one.is_relayed}
 
     def _ways(self, region: str) -> Sequence[RelayWay]:
         ways = [

@@ -95,12 +95,13 @@ async def test_trace_67_a_relay_that_stands_still_must_be_gone_around() -> None:
 async def test_trace_67_relays_that_follow_each_other_must_not_wait_for_each_other() -> None:
     far = FarSide()
     async with living(far, "consumer"):
-        doors = [RelayDoor(lambda nth=nth: running[nth].relay) for nth in (0, 1)]  # type: ignore[misc]
+        running: list[Running] = []
+        to_0, to_1 = RelayDoor(lambda: running[0].relay), RelayDoor(lambda: running[1].relay)
         async with (
-            living(far, "i0", consuming=False, ways=[doors[1].way]) as i0,
-            living(far, "i1", consuming=False, ways=[doors[0].way]) as i1,
+            living(far, "i0", consuming=False, ways=[to_1.way]) as i0,
+            living(far, "i1", consuming=False, ways=[to_0.way]) as i1,
         ):
-            running = [i0, i1]
+            running += i0, i1
             await asyncio.sleep(3)
             for _ in range(50):
                 await asyncio.sleep(0.2)

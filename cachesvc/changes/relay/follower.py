@@ -121,13 +121,17 @@ class RelayedFollower:
         """Times that a relay was left, or could not be connected to."""
 
     def __repr__(self) -> str:
-        source = f"relay {self._link.way.name}" if self._link is not None else "the queue"
-        return f"<RelayedFollower of {self.region} [reads {source}]>"
+        return f"<RelayedFollower of {self.region} [reads {self.source or 'the queue'}]>"
 
     @property
     def position(self) -> str:
         """The position up to which everything was read; empty before `open`."""
         return self._position
+
+    @property
+    def source(self) -> str:
+        """The name of the relay that is followed; empty if none is."""
+        return self._link.way.name if self._link is not None else ""
 
     @property
     def is_relayed(self) -> bool:

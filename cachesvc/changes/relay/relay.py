@@ -56,7 +56,8 @@ class Relay:
         self.region = region
         self._most_bytes = most_bytes
         self._entries: deque[_Entry] = deque()
-        self._bytes = 0
+        self.bytes = 0
+        """The memory of the log, about."""
         self._newest = ""
         """The position after the newest entry."""
         self._news = asyncio.Event()
@@ -75,7 +76,7 @@ class Relay:
     def begin(self, position: str) -> None:
         """Begins a new log at the position: nothing is known of what was before it."""
         self._entries.clear()
-        self._bytes, self._newest = 0, position
+        self.bytes, self._newest = 0, position
         self._wake()
 
     def take(self, after: str, batch: FenceBatch) -> None:
@@ -88,9 +89,9 @@ class Relay:
             self.begin(after)
         entry = _Entry(after, batch.position, batch.items)
         self._entries.append(entry)
-        self._newest, self._bytes = batch.position, self._bytes + entry.bytes
-        while self._bytes > self._most_bytes and len(self._entries) > 1:
-            self._bytes -= self._entries.popleft().bytes
+        self._newest, self.bytes = batch.position, self.bytes + entry.bytes
+        while self.bytes > self._most_bytes and len(self._entries) > 1:
+            self.bytes -= self._entries.popleft().bytes
         self._wake()
 
     def follow(self, position: str) -> "Following":
