@@ -23,15 +23,15 @@ pytestmark = pytest.mark.faults
 
 __all__ = ["running_host"]
 
-NAMES = ("root", "branch", "leaf")
+ROOT, BRANCH, LEAF = "eu-root", "eu-branch", "eu-leaf"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Arena]:
-    """Three instances: `leaf` reads from `branch`, and that from `root`."""
+    """Three instances: `eu-leaf` reads from `eu-branch`, and that from `eu-root`."""
     source, (origin,) = tmp_path / "document.yaml", free_ports(1)
-    document = one_region(NAMES)
-    document["regions"]["eu"]["relays"] = {"root": "", "branch": "root"}
+    document = one_region((ROOT, BRANCH, LEAF))
+    document["regions"]["eu"]["relays"] = {ROOT: "", BRANCH: ROOT}
     source.write_text(yaml.safe_dump(document))
     with Fleet(source, tmp_path / "run", environ=SETTINGS, namespaces=namespaces_of(origin)) as fleet:
         yield Arena(fleet, Links({}, fleet.run_dir), origin)
@@ -48,20 +48,18 @@ async def test_relays_of_a_tree_are_stopped_and_killed(tree: Arena) -> None:
     urls = tree.fleet.topology.regions["eu"].instances
     async with drill(tree, "relays stopped, killed", seconds=14) as running:
         await running.warm()
-        assert (relay_of(urls["branch"]), relay_of(urls["leaf"])) == ("root", "branch")
-        with running.fault("branch stopped"):
-            tree.pause("instance-branch")
-            await until("leaf has left it", lambda: relay_of(urls["leaf"]) == "")
-            await asyncio.sleep(2)
-            tree.resume("instance-branch")
-        await answers_again(running, "eu/leaf")
-        await until("leaf has come back", lambda: relay_of(urls["leaf"]) == "branch")
+        assert (relay_of(urls[BRANCH]), relay_of(urls[LEAF])) == (ROOT, BRANCH)
+        with running.fault("branch stopped"), running.stopped(BRANCH):
+            await until("leaf has left it", lambda: relay_of(urls[LEAF]) == "")
+            await running.written()
+        await answers_again(running)
+        await until("leaf has come back", lambda: relay_of(urls[LEAF]) == BRANCH)
         with running.fault("root killed"):
-            tree.kill("instance-root")
-            await until("branch has left it", lambda: relay_of(urls["branch"]) == "")
+            tree.kill(f"instance-{ROOT}")
+            await until("branch has left it", lambda: relay_of(urls[BRANCH]) == "")
             await asyncio.sleep(1)
-            await tree.start("instance-root")
-        await answers_again(running, "eu/leaf")
+            await tree.start(f"instance-{ROOT}")
+        await answers_again(running)
 
 
 async def test_the_first_worker_stands_still(running_host: tuple[Arena, Host]) -> None:
@@ -72,15 +70,16 @@ async def test_the_first_worker_stands_still(running_host: tuple[Arena, Host]) -
         first = host.pids()[0]
         assert relay_of(host.urls["host-1"]) == "host-0"
         with running.fault("first worker stopped"):
+            running.paused.add("eu/host-0")
             os.kill(first, signal.SIGSTOP)
             await until("the other has left it", lambda: relay_of(host.urls["host-1"]) == "")
-            await asyncio.sleep(2)
+            await running.written()
             os.kill(first, signal.SIGCONT)
         await running.recovers("both answer from L1 again", lambda: l1_at(running, host, running.mended))
 
 
-async def answers_again(running: Drill, instance: str) -> None:
+async def answers_again(running: Drill) -> None:
     await running.recovers(
-        "it answers from L1 again",
-        lambda: bool(running.reads(since=running.mended, instance=instance, tier="l1")),
+        "the leaf answers from L1 again",
+        lambda: bool(running.reads(since=running.mended, instance=f"eu/{LEAF}", tier="l1")),
     )
