@@ -43,11 +43,12 @@ class Relaying:
         """`token_file` and `tls` are what this instance shows to others, and checks of them."""
         self._here = here = topology.regions[service.region]
         self._name = service.instance
-        self._worker = worker
         self._http = HttpRelays(token_file, tls)
-        hands_on = service.instance in here.relays or (worker is not None and worker.is_relay)
         log_bytes = service.coherence.relay_log
-        self.relays = {name: Relay(name, log_bytes) for name in streams} if hands_on else {}
+        self._first = worker if worker is not None and log_bytes and not worker.is_first else None
+        """The worker that this instance is, if it reads from the first one of its host."""
+        hands_on = service.instance in here.relays or (worker is not None and worker.is_first)
+        self.relays = {name: Relay(name, log_bytes) for name in streams} if hands_on and log_bytes else {}
         """The relays that this instance is, by region; empty if it is none."""
         self.followers = {
             name: RelayedFollower(
@@ -91,8 +92,8 @@ class Relaying:
             RelayWay(name, self._http.dial(self._here.operations_of(name), region))
             for name in relays_for(self._name, self._here)
         ]
-        worker = self._worker
-        if worker is None or worker.is_relay or self._name in self._here.relays:
+        worker = self._first
+        if worker is None or self._name in self._here.relays:
             return ways
         return [RelayWay(worker.names[0], socket_dial(socket_of(worker, 0), region)), *ways]
 

@@ -305,9 +305,10 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     paced invalidation. It must not be shorter than `l3.retention`. An instance that was cut off for
     longer has missed fences: it refuses all copies that were loaded before it is back."""
     relay_log: Size = Size.parse("8MiB")
-    """The memory for the newest items of a region's fences in an instance that hands them on
-    (`regions.*.relays`, or the first of several workers), for each region; 1MiB at least. A follower
-    that needs older ones reads them from the queue."""
+    """The memory for the newest items of a region's fences, for each region, in an instance that
+    hands them on: a relay (`regions.*.relays`), or the first worker of a host. 1MiB at least. A
+    follower that needs older items reads them from the queue. `0B`: every worker of a host reads the
+    queues itself; a relay must have some."""
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -759,6 +760,12 @@ def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
     require(coherence.max_clock_skew > 0, "max_clock_skew", "must be longer than 0: clocks do differ")
     require(coherence.max_clock_skew <= 60_000_000, "max_clock_skew", "above 1m: set the clocks instead")
     require(coherence.heartbeat > 0, "heartbeat", "must be longer than 0")
+    log = coherence.relay_log
+    require(
+        log == 0 or log >= 1 << 20,
+        "relay_log",
+        "must be 1MiB or more; 0B: workers read the queues themselves",
+    )
     require(
         coherence.heartbeat < coherence.fence_retention,
         "heartbeat",

@@ -48,8 +48,8 @@ class Worker(Struct, frozen=True):
         return len(self.names)
 
     @property
-    def is_relay(self) -> bool:
-        """True if the other workers of the host read fences from this one."""
+    def is_first(self) -> bool:
+        """True for the worker from which the others of the host read fences."""
         return self.number == 0
 
 
@@ -153,6 +153,11 @@ def note_workers(service: Service, topology: Topology, found: Mistakes, shared: 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
     here, names = topology.regions.get(service.region), names_of(service)
+    found.require(
+        service.coherence.relay_log > 0 or here is None or not here.relays.keys() & set(names),
+        "$.coherence.relay_log",
+        "is 0, and the topology names this instance as a relay: give it 8MiB",
+    )
     if here is None or len(names) == 1 or not here.instances:
         return
     path, host = f"$.regions.{service.region}.instances", service.instance
