@@ -101,6 +101,7 @@ class App:
             clock=self._clock,
             recorder=self._tracing,
             followed=self._backends.relaying.followed,
+            is_spared=self._backends.relaying.is_spared,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops(

@@ -42,7 +42,7 @@ class Relaying:
     ) -> None:
         """`token_file` and `tls` are what this instance shows to others, and checks of them."""
         self._here = here = topology.regions[service.region]
-        self._name = service.instance
+        self._region, self._name = service.region, service.instance
         self._http = HttpRelays(token_file, tls)
         log_bytes = service.coherence.relay_log
         self._first = worker if worker is not None and log_bytes and not worker.is_first else None
@@ -77,6 +77,15 @@ class Relaying:
         for relay in self.relays.values():
             relay.end()
         await self._http.stop()
+
+    def is_spared(self, bound_us: int | None) -> bool:
+        """Returns whether the first worker of the host consumes changes for this one, too.
+
+        `bound_us`: the bound of the own region's feed, which shows that it does so in time.
+        """
+        if self._first is None:
+            return False
+        return self.followers[self._region].is_served_by(self._first.names[0], bound_us)
 
     def watch(self, metrics: Metrics) -> None:
         """Has everything that is counted here read at each scrape."""

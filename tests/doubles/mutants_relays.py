@@ -79,4 +79,15 @@ RELAYS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "spared-in-time": Mutant(
+        "a worker leaves changes to the first one of its host, however far behind that is",
+        (69,),
+        (
+            InPython(
+                "cachesvc.changes.relay.follower:RelayedFollower.is_served_by",
+                "bound_us < self._timely_us",
+                "True",
+            ),
+        ),
+    ),
 }

@@ -26,7 +26,7 @@ class MemoryWire:
 class RelayDoor:
     """The place at which followers connect to a relay of this process."""
 
-    def __init__(self, relay: Callable[[], Relay]) -> None:
+    def __init__(self, relay: Callable[[], Relay], name: str = "r") -> None:
         """`relay` is asked at each connection: the process may be another one by then."""
         self._relay = relay
         self.is_stopped = False
@@ -34,7 +34,7 @@ class RelayDoor:
         self.is_away = False
         """True while nothing can be connected to."""
         self.moved = asyncio.Event()
-        self.way = RelayWay("r", self.dial)
+        self.way = RelayWay(name, self.dial)
         """The way to it, of one follower."""
 
     async def dial(self, position: str) -> Wire:

@@ -22,7 +22,7 @@ class Running:
         topology: Topology = TOPOLOGY,
         ways: Sequence[RelayWay] = (),
     ) -> None:
-        """`ways`: relays that it follows. It is a relay itself."""
+        """`ways`: relays that it follows; `host` is the first worker of its host. It is a relay itself."""
         self.paths = paths = Instance(far, name=name, topology=topology)
         self.relay = Relay("here", 1 << 20)
         self.follower = RelayedFollower(
@@ -38,6 +38,7 @@ class Running:
             clock=paths.clock,
             recorder=recorder,
             followed={"here": self.follower},
+            is_spared=lambda bound: self.follower.is_served_by("host", bound),
         )
         (self.feed,) = self.loops.feeds
         self.broadcast, self.consumer = self.loops.broadcast, self.loops.consumer

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from cachesvc.changes.relay.follower import FIRST_PAUSE_SECONDS
+from cachesvc.model.change import Change
 from tests.doubles.memory_queue import MemoryFenceStream, MemoryQueue
 from tests.doubles.relays import RelayDoor
 from tests.paths.living import living
-from tests.paths.running import Running
+from tests.paths.running import Running, never
 from tests.paths.truth import Store
 from tests.paths.world import FarSide, Instance
 
@@ -121,3 +122,43 @@ async def test_trace_68_a_relay_must_not_keep_back_what_it_cannot_read() -> None
         assert i1.follower.is_relayed
         assert (i1.heard.gaps, i1.heard.unreadable) == (1, 1)
         assert await i1.paths.value("a") == b"1"
+
+
+async def test_trace_69_what_the_first_worker_leaves_open_must_be_done_by_another() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "first") as first:
+        door = RelayDoor(lambda: first.relay, "host")
+        async with living(far, "i1", ways=[door.way]) as i1:
+            await asyncio.sleep(3)
+            before = len(i1.paths.changes.calls)
+            await asyncio.sleep(5)
+            assert i1.paths.changes.calls[before:] == [], "it rests"
+            assert await i1.paths.value("a") == b"0"
+            setattr(first.paths.changes.queue, "take", never)  # noqa: B010  its heartbeats go on
+            setattr(first.paths.changes.queue, "reclaim", never)  # noqa: B010
+            await asyncio.sleep(2)
+            before = len(i1.paths.changes.calls)
+            store.commit()
+            await i1.paths.changes.append(Change("docs", keys=("a",)))
+            await asyncio.sleep(5)
+            assert await i1.paths.value("a") == b"1"
+            assert i1.bound_us() < MAX_LAG_US
+            del i1.paths.changes.calls[:]
+            await asyncio.sleep(5)
+            assert i1.paths.changes.calls == [], "and rests again"
+
+
+async def test_a_worker_works_at_once_when_the_first_one_is_gone() -> None:
+    far = FarSide()
+    first = Running(far, "first")
+    first.start()
+    door = RelayDoor(lambda: first.relay, "host")
+    async with living(far, "i1", ways=[door.way]) as i1:
+        await asyncio.sleep(5)
+        await first.stop()
+        door.is_away = True
+        first.relay.end()
+        for _ in range(50):
+            await asyncio.sleep(0.2)
+            assert i1.bound_us() < MAX_LAG_US

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SILENT_BEATS = 1.5
 """A relay without news for so many heartbeats is doubted, and the queue is looked at."""
+TIMELY_BEATS = 3.0
+"""Changes are applied in time while the bound is below so many heartbeats."""
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 """The pauses before a relay that was left is tried again: the first, and the last to be doubled to."""
@@ -113,6 +115,7 @@ class RelayedFollower:
         self._clock = clock
         self._skew_us = skew_us
         self._silent_seconds = SILENT_BEATS * heartbeat_seconds
+        self._timely_us = round(TIMELY_BEATS * heartbeat_seconds * SECONDS)
         self._position = ""
         self._link: _Link | None = None
         self._look_at = 0.0
@@ -137,6 +140,13 @@ class RelayedFollower:
     def is_relayed(self) -> bool:
         """True while a relay is followed."""
         return self._link is not None
+
+    def is_served_by(self, name: str, bound_us: int | None) -> bool:
+        """Returns whether this relay is followed, and changes are applied in time, by the bound.
+
+        Then a consumer here may leave the changes to the relay's process.
+        """
+        return self.source == name and bound_us is not None and bound_us < self._timely_us
 
     async def open(self) -> FenceStart:
         start = await self._stream.open()
