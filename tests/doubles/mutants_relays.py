@@ -6,7 +6,7 @@ from tests.doubles.mutant import Mutant
 RELAYS: dict[str, Mutant] = {
     "frames-that-fit": Mutant(
         "a relay tells what it has, wherever its follower is, and the follower takes it",
-        (65,),
+        (67,),
         (
             InPython(
                 "cachesvc.changes.relay.relay:Relay._entry_after",
@@ -27,7 +27,7 @@ RELAYS: dict[str, Mutant] = {
     ),
     "epoch-of-a-relay": Mutant(
         "a relay and its follower compare positions, whatever server they are of",
-        (66,),
+        (68,),
         (
             InPython(
                 "cachesvc.changes.relay.relay:Relay.next_of",
@@ -48,7 +48,7 @@ RELAYS: dict[str, Mutant] = {
     ),
     "silent-relay": Mutant(
         "a follower waits for its relay, however long that says nothing",
-        (67,),
+        (69,),
         (
             InPython(
                 "cachesvc.changes.relay.follower:RelayedFollower.__init__",
@@ -59,7 +59,7 @@ RELAYS: dict[str, Mutant] = {
     ),
     "items-as-they-stand": Mutant(
         "a relay hands on what it can read itself",
-        (68,),
+        (70,),
         (
             InPython(
                 "cachesvc.changes.relay.relay:Relay.take",
@@ -81,7 +81,7 @@ RELAYS: dict[str, Mutant] = {
     ),
     "spared-in-time": Mutant(
         "a worker leaves changes to the first one of its host, however far behind that is",
-        (69,),
+        (71,),
         (
             InPython(
                 "cachesvc.changes.relay.follower:RelayedFollower.is_served_by",

@@ -33,7 +33,7 @@ async def relayed(far: FarSide) -> AsyncIterator[tuple[Running, RelayDoor, Runni
             yield relay, door, i1
 
 
-async def test_trace_65_a_relay_that_begins_later_must_not_hide_what_was_before() -> None:
+async def test_trace_67_a_relay_that_begins_later_must_not_hide_what_was_before() -> None:
     far = FarSide()
     store = Store(far)
     async with relayed(far) as (relay, door, i1):
@@ -54,7 +54,7 @@ async def test_trace_65_a_relay_that_begins_later_must_not_hide_what_was_before(
         assert i1.heard.gaps == 0
 
 
-async def test_trace_66_a_relay_of_another_server_must_not_vouch() -> None:
+async def test_trace_68_a_relay_of_another_server_must_not_vouch() -> None:
     far, other = FarSide(), FarSide()
     far.cell, far.other, far.l2 = other.cell, other.other, other.l2
     store = Store(far)
@@ -81,7 +81,7 @@ def promote(old: MemoryQueue, new: MemoryQueue) -> None:
     new.epoch = old.epoch + 1
 
 
-async def test_trace_67_a_relay_that_stands_still_must_be_gone_around() -> None:
+async def test_trace_69_a_relay_that_stands_still_must_be_gone_around() -> None:
     far = FarSide()
     async with relayed(far) as (_, door, i1):
         door.stop()
@@ -93,7 +93,7 @@ async def test_trace_67_a_relay_that_stands_still_must_be_gone_around() -> None:
         assert i1.follower.is_relayed, "it comes back"
 
 
-async def test_trace_67_relays_that_follow_each_other_must_not_wait_for_each_other() -> None:
+async def test_trace_69_relays_that_follow_each_other_must_not_wait_for_each_other() -> None:
     far = FarSide()
     async with living(far, "consumer"):
         running: list[Running] = []
@@ -109,7 +109,7 @@ async def test_trace_67_relays_that_follow_each_other_must_not_wait_for_each_oth
                 assert max(i0.bound_us(), i1.bound_us()) < MAX_LAG_US
 
 
-async def test_trace_68_a_relay_must_not_keep_back_what_it_cannot_read() -> None:
+async def test_trace_70_a_relay_must_not_keep_back_what_it_cannot_read() -> None:
     far = FarSide()
     store = Store(far)
     async with relayed(far) as (_, _door, i1):
@@ -124,7 +124,7 @@ async def test_trace_68_a_relay_must_not_keep_back_what_it_cannot_read() -> None
         assert await i1.paths.value("a") == b"1"
 
 
-async def test_trace_69_what_the_first_worker_leaves_open_must_be_done_by_another() -> None:
+async def test_trace_71_what_the_first_worker_leaves_open_must_be_done_by_another() -> None:
     far = FarSide()
     store = Store(far)
     async with living(far, "first") as first:
