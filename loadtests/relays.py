@@ -1,13 +1,13 @@
-"""Measures what workers of a host cost that only follow: each for itself, and through one relay.
+"""Measures the cost of workers that only follow: by themselves, and through a relay.
 
     python -m loadtests.relays --seconds 5
 
-The servers are real. For 1, 2 and 4 workers, with and without `coherence.relay_log`:
+Servers are real. For 1, 2 and 4 workers, with and without `coherence.relay_log`:
 
     calls/s        of the queue's server at rest: scripts, and waits for items
     CPU at rest    of the last worker, as a part of a core
-    CPU a change   of the last worker, beyond that at rest: single changes come at an even pace from a
-                   producer. Without a relay it applies its part of them
+    CPU a change   of the last worker, beyond that at rest: single changes come at an even pace from
+                   a producer. Without a relay it applies its part of them
     merged p50, p99    the time from the append of a fence to its merge in a worker, as the bound of
                        the histogram's bucket (`cachesvc_change_lag_seconds`)
 """

@@ -62,9 +62,9 @@ class Relaying:
             for name, stream in streams.items()
             if (ways := self._ways(name)) or self.relays
         }
-        """What reads through relays, or for them, by region."""
+        """The readers through relays, or for them, by region."""
         self.followed: Mapping[str, Followed] = {**streams, **self.followers}
-        """What the feeds read, by region."""
+        """The streams that the feeds read, by region."""
 
     async def start(self) -> None:
         """Opens no connection yet."""

@@ -277,7 +277,7 @@ class Done(Struct, frozen=True):
 
 
 Item = tuple[bytes, Mapping[bytes, bytes]]
-"""An item of `fences` as it stands on the stream: its id, and its fields with their values."""
+"""An item of `fences` as it stands on the stream: its id, and its fields with values."""
 
 
 class FenceBatch(Struct, frozen=True):
@@ -306,8 +306,7 @@ class FenceBatch(Struct, frozen=True):
     unreadable: int = 0
     """Items that could not be read. Their content is lost, so the batch is a gap."""
     items: Sequence[Item] = ()
-    """The items that were read, to be handed on. None of them says what the batch's `gap` says of
-    lost ones."""
+    """The items that were read, to be handed on. Of a gap's lost items there are none."""
 
 
 class FenceStart(Struct, frozen=True):

@@ -54,7 +54,7 @@ class Worker(Struct, frozen=True):
 
 
 def socket_of(worker: Worker, number: int) -> str:
-    """Returns the abstract name of the socket at which a worker answers the others of its host."""
+    """Returns the abstract name of the socket at which a worker answers its host's others."""
     return f"\0cachesvc-{worker.family}-{number}"
 
 

@@ -1,4 +1,7 @@
-"""Relays die and stand still while the checker reads and writes: over sockets of a host, and over HTTP."""
+"""Relays die and stand still while the checker reads and writes.
+
+They are read over the sockets of a host, and over HTTP.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Traces of relays: what an instance is told of `fences` by another one, and what it is not."""
+"""Traces of relays: what an instance is told of `fences` by another one."""
 
 import asyncio
 from collections.abc import AsyncIterator

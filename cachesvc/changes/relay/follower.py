@@ -1,4 +1,4 @@
-"""A region's `fences` as they are read through a relay while one is there, else from the queue.
+"""A region's `fences`, read through a relay while one is there, else from the queue.
 
     read:  no relay, or none that may be tried ───────────────► the queue
            a frame that follows the own position ─────────────► its items
@@ -33,7 +33,7 @@ TIMELY_BEATS = 3.0
 """Changes are applied in time while the bound is below so many heartbeats."""
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-"""The pauses before a relay that was left is tried again: the first, and the last to be doubled to."""
+"""The pauses before a relay that was left is tried again: first and longest; they double."""
 STEADY_SECONDS = 10.0
 """A relay that was followed for so long is tried again after the first pause."""
 CONNECT_SECONDS = 0.25

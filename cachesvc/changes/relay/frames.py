@@ -19,8 +19,9 @@ from cachesvc.changes.contract import Item, position_of
 from cachesvc.model.errors import TierError
 
 LARGEST_FRAME = 8 << 20
-"""Bytes of the largest body. One read of a stream ends after a mebibyte and an item, which has
-a mebibyte at most."""
+"""Bytes of the largest body.
+
+One read of a stream ends after a mebibyte and an item, which has a mebibyte at most."""
 
 _SIZE = struct.Struct(">I")
 _POSITION = re.compile(r"[0-9]{1,16}-[0-9]{1,20}@[0-9a-f]{8}").fullmatch
@@ -28,7 +29,7 @@ _ID = re.compile(rb"[0-9]{1,16}-[0-9]{1,20}").fullmatch
 
 
 class FrameError(TierError):
-    """What came from a relay is no frame, or one that does not fit."""
+    """A relay sent no frame, or one that does not fit, or its connection has failed."""
 
 
 class Frame(Struct, array_like=True, frozen=True):

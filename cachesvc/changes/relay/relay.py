@@ -1,4 +1,4 @@
-"""A relay: the newest items that this instance has read of one region, for others to follow.
+"""A relay: the newest items that this instance has read of a region, for others to follow.
 
     this instance's feed, after each read ──► take ──► the log: frames in order, bounded in bytes
                                                        └─► each follower, from its own position

@@ -858,7 +858,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "relayed",
         "left",
-        "Times that a relay was left for the queue, or could not be connected to.",
+        "Times that a relay was left, or not reached.",
         ("region",),
     ),
     Metric(
@@ -874,7 +874,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "relays",
         "lost",
-        "Followers that needed what this relay does not have, and read on from the queue.",
+        "Followers that this relay sent back to the queue.",
         ("region",),
     ),
     Metric(

@@ -1,4 +1,4 @@
-"""Endless answers about fences: `GET /v1/fences` to near caches, `GET /v1/relay` to instances.
+"""Endless answers about fences: `GET /v1/fences`, and `GET /v1/relay` for instances.
 
     /v1/fences    what this instance has merged, as server-sent events (`changes/broadcast/`)
     /v1/relay     what this instance has read of a region's stream, in frames (`changes/relay/`)
