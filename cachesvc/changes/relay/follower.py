@@ -86,7 +86,7 @@ class _Link:
             except OSError as error:
                 raise FrameError(self._where, str(error)) from error
             if not data:
-                raise FrameError(self._where, "the connection has ended")
+                raise FrameError(self._where, "the connection was closed")
             self._frames = self._reader.feed(data)
         return self._frames.pop(0)
 
