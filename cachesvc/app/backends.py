@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cachesvc.app.limits import instances_of
 from cachesvc.app.paths import Remote
+from cachesvc.app.relaying import Relaying
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -18,6 +19,7 @@ from cachesvc.config.addresses import is_watched
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
+from cachesvc.config.workers import Worker
 from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
@@ -93,6 +95,7 @@ class Backends:
         placement: Placement,
         clock: Clock,
         certificates: Certificates,
+        worker: Worker | None = None,
     ) -> None:
         self._service = service
         self._clock = clock
@@ -171,6 +174,15 @@ class Backends:
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
+        self.relaying = Relaying(
+            service,
+            topology,
+            self.streams,
+            token_file=service.server.peer_token_file,
+            tls=certificates.clients("instances"),
+            clock=clock,
+            worker=worker,
+        )
         self.changes = RedisChanges(
             here.queue,
             service.region,
@@ -376,6 +388,7 @@ class Backends:
             *self.loaders.values(),
             self.changes,
             *self.streams.values(),
+            self.relaying,
             self.peers,
         ]
 
@@ -419,6 +432,7 @@ class Backends:
         )
         metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
         metrics.watch("exchanges", lambda: dict(self._durations()))
+        self.relaying.watch(metrics)
         metrics.watch("server_stats", lambda: self._fullness.said)
         metrics.watch("cell_memory", lambda: self._cell_reports.said)
         metrics.watch("queue_clocks", lambda: self._queue_reports.said)

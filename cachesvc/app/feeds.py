@@ -1,12 +1,13 @@
 """Wires the loops of an instance over the streams: for the service, and for the tests."""
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cachesvc.app.paths import Paths, Remote
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
+from cachesvc.changes.contract import Followed
 from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.changes.journal.journal import Journal
 from cachesvc.changes.rivals import Rivals
@@ -65,8 +66,14 @@ def build(
     *,
     clock: Clock,
     recorder: Recorder | None = None,
+    followed: Mapping[str, Followed] | None = None,
+    is_spared: Callable[[int | None], bool] = lambda _: False,
 ) -> Feeds:
-    """The loops of the instance that `service` describes. Starts nothing and does no I/O."""
+    """The loops of the instance that `service` describes. Starts nothing and does no I/O.
+
+    `followed`: what the feeds read, by region, if not the queues' own streams. `is_spared`: whether
+    another consumer of the host works for this one, given the bound of the region's feed.
+    """
     skew_us = service.coherence.max_clock_skew
     broadcast = Broadcast(clock, skew_us, topology.regions, max_subscribers=service.server.max_streams)
     feed_tally, consumer_tally = FeedTally(), ConsumerTally()
@@ -82,7 +89,7 @@ def build(
             paths.lags,
             recorder=recorder,
         )
-        for stream in remote.streams.values()
+        for stream in (remote.streams if followed is None else followed).values()
     ]
     consumer = Consumer(
         service.instance,
@@ -98,5 +105,6 @@ def build(
         recorder=recorder,
         lags=paths.lags,
         rivals=paths.rivals,
+        is_spared=lambda: is_spared(paths.fences.bound_of(service.region)),
     )
     return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally, paths.journal)

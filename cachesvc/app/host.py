@@ -5,6 +5,8 @@ in Linux' abstract namespace, so nothing is left on a disk. One question per con
 
     metrics ACCEPT    the text of the worker's metrics, in the format for this `Accept`
     readiness         `/readyz?verbose` of the worker, as JSON
+    fences REGION P   the items of the region's `fences` that follow the position P, in frames, as
+                      they come (`changes/relay/`): the first worker reads them for all
 """
 
 import asyncio
@@ -18,8 +20,10 @@ from typing import Any
 import msgspec
 from aiohttp.web import BaseRequest
 
+from cachesvc.changes.relay.relay import Relay
+from cachesvc.changes.relay.wires import connect
 from cachesvc.config.service import Server
-from cachesvc.config.workers import Worker
+from cachesvc.config.workers import Worker, socket_of
 from cachesvc.telemetry.metrics.merged import merged
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.contract import Readiness
@@ -38,7 +42,16 @@ class Host:
     `start` and `stop` are called once each, on the loop that serves.
     """
 
-    def __init__(self, worker: Worker, server: Server, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        server: Server,
+        readiness: Readiness,
+        metrics: Metrics,
+        relays: Mapping[str, Relay],
+    ) -> None:
+        """`relays`: what other workers may follow here, by region."""
+        self._relays = relays
         self._worker = worker
         self._ports = {server.port, server.operations.port}
         self._readiness = readiness
@@ -51,7 +64,7 @@ class Host:
     async def start(self) -> None:
         """Begins to answer the other workers."""
         listening = socket.socket(socket.AF_UNIX)
-        listening.bind(self._path(self._worker.number))
+        listening.bind(socket_of(self._worker, self._worker.number))
         listening.setblocking(False)
         self._server = await asyncio.start_unix_server(self._answer, sock=listening)
 
@@ -101,12 +114,9 @@ class Host:
     async def _asked(self, number: int, question: str, own: bytes) -> bytes:
         if number == self._worker.number:
             return own
-        link = socket.socket(socket.AF_UNIX)
-        link.setblocking(False)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await asyncio.get_running_loop().sock_connect(link, self._path(number))
-                reader, writer = await asyncio.open_unix_connection(sock=link)
+                reader, writer = await connect(socket_of(self._worker, number))
                 try:
                     writer.write(f"{question}\n".encode())
                     (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
@@ -114,7 +124,6 @@ class Host:
                 finally:
                     writer.close()
         except (OSError, EOFError):  # it is away, took too long, or ended meanwhile
-            link.close()
             return b""
 
     # what one worker tells the others ---------------------------------------------------------------
@@ -123,21 +132,33 @@ class Host:
         with suppress(OSError, ValueError):  # one that asks has left, or does not speak this
             if _user_of(writer) == os.getuid():
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    question, _, accept = (await reader.readline()).decode().rstrip("\n").partition(" ")
-                    if question == "metrics":
-                        text, _ = await self._metrics.exposition(accept)
-                    else:
+                    question, _, rest = (await reader.readline()).decode().rstrip("\n").partition(" ")
+                    if question != "fences":
                         text = self._told()
-                    writer.write(_SIZE.pack(len(text)) + text)
-                    await writer.drain()
+                        if question == "metrics":
+                            text, _ = await self._metrics.exposition(rest)
+                        writer.write(_SIZE.pack(len(text)) + text)
+                        await writer.drain()
+                if question == "fences":
+                    region, _, position = rest.partition(" ")
+                    await self._hand_on(region, position, writer)
         writer.close()
+
+    async def _hand_on(self, region: str, position: str, writer: asyncio.StreamWriter) -> None:
+        """Writes what follows the position, for as long as the worker at the other end takes it."""
+        if (relay := self._relays.get(region)) is None:
+            return
+        following = relay.follow(position)
+        try:
+            while piece := await following.next():
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            following.close()
 
     def _told(self) -> bytes:
         ready, reasons = self._readiness()
         return msgspec.json.encode({"ready": ready, **reasons})
-
-    def _path(self, number: int) -> str:
-        return f"\0cachesvc-{self._worker.family}-{number}"
 
 
 def _user_of(writer: asyncio.StreamWriter) -> int:

@@ -80,7 +80,7 @@ class App:
         otlp_tls = self._certificates.clients("otlp")
         self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates, worker)
         self.remote = self._backends.remote()
         self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
@@ -102,13 +102,16 @@ class App:
             self.paths,
             clock=self._clock,
             recorder=self._tracing,
+            followed=self._backends.relaying.followed,
+            is_spared=self._backends.relaying.is_spared,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops(
             [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
         self._metrics = self._watched()
-        self._host = Host(worker, service.server, self.readiness, self._metrics) if worker else None
+        relays = self._backends.relaying.relays
+        self._host = Host(worker, service.server, self.readiness, self._metrics, relays) if worker else None
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = (
             MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
@@ -124,6 +127,7 @@ class App:
             rates=self.limits.rates,
             worker=worker,
             host=self._host,
+            relays=relays,
             tls=self._certificates.listener(service.server.tls, "server.tls"),
             operations_tls=self._certificates.listener(
                 service.server.operations.tls, "server.operations.tls"
@@ -306,6 +310,7 @@ class App:
             "instance": self.service.instance,
             "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
             "fence_feeds": {feed.region: _state(feed) for feed in feeds},
+            "relays": self._backends.relaying.sources(),
             "staleness_bound_seconds": {
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()

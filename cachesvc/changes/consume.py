@@ -4,12 +4,12 @@ It is one of a consumer group, and runs three loops. The first takes new changes
 second looks once a second for changes that were left open (held by an invalidate call that died, or
 taken by a consumer that died) and for targets that were parked because a home cell was out of
 reach. The third sends heartbeats, which say how far the group is, unless another consumer of the
-region does.
+region does. All of them rest while the first worker of the host does all that for the others.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from cachesvc.changes.contract import (
     Completion,
     FenceStream,
     OpenChange,
+    OpenCount,
     OtherQueueError,
     Parked,
 )
@@ -131,8 +132,11 @@ class Consumer:
         lags: ChangeLags,
         rivals: Rivals,
         recorder: Recorder | None = None,
+        is_spared: Callable[[], bool] = lambda: False,
     ) -> None:
         """Makes a consumer that does nothing until one of its loops runs.
+
+        It rests while `is_spared`: another consumer of this host works for it.
 
         `recorder` records spans: the work on a change is a span only if its producer's trace is sampled.
         """
@@ -150,6 +154,7 @@ class Consumer:
         self._lags = lags
         self._rivals = rivals
         self._recorder = recorder
+        self._is_spared = is_spared
         self._has_looked = False
         self._beats_apart = 0
         """The heartbeats, one after the other, at which this instance's feed was at another queue."""
@@ -190,7 +195,23 @@ class Consumer:
         await asyncio.sleep(RECLAIM_IDLE_SECONDS)
         await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
 
+    def _rests(self) -> bool:
+        """True if nothing is to be asked of the queue now.
+
+        After a rest it looks again who else is there, before it takes anything.
+        """
+        if not (self.has_tried and self._is_spared()):
+            return False
+        if self._has_looked:
+            self._has_looked = False
+            self._rivals.rest()
+            self._note(OpenCount(0, 0, 0))
+        return True
+
     async def _take(self) -> None:
+        if self._rests():
+            await asyncio.sleep(self._heartbeat_seconds)
+            return
         try:
             if not self._has_looked:
                 await self._look()
@@ -208,14 +229,13 @@ class Consumer:
         _raise_first(await self._do_each(taken))
 
     async def _reclaim(self) -> None:
+        if self._rests():
+            return
         self._rivals.check_deployment()
         changes, idle = self._changes, RECLAIM_IDLE_SECONDS
         defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
         await self._retry()
-        count = await changes.open_count()
-        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
-        self._tally.paced, self._tally.paced_given_up = count.paced, count.paced_given_up
-        self._note_overflow(count.overflowed)
+        self._note(await changes.open_count())
         if self._turns % FORGET_TURNS == 0:
             await changes.forget_consumers(idle_seconds=DEPARTED_SECONDS)
         self._turns += 1
@@ -246,6 +266,11 @@ class Consumer:
         missed = [one for parked in applied.parked.values() for one in parked]
         await self._stream.settle(moved, anew=missed)
 
+    def _note(self, count: OpenCount) -> None:
+        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+        self._tally.paced, self._tally.paced_given_up = count.paced, count.paced_given_up
+        self._note_overflow(count.overflowed)
+
     def _note_overflow(self, cells: int) -> None:
         self._tally.overflowed = cells
         if cells:
@@ -262,6 +287,8 @@ class Consumer:
     # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
+        if self._rests():
+            return
         asked_us = self._clock.now_us()
         completion = await self._look()
         await self._follow_own_feed(completion)

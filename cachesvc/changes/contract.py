@@ -9,7 +9,7 @@ may have the name of one queue, and their ids say nothing of each other (docs/co
 49 and 50). So positions are compared by `position_of`, and only with those of the same `epoch_of`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -287,6 +287,10 @@ class Done(Struct, frozen=True):
         return tuple(sorted({parked.cell for parked in self.parked}))
 
 
+Item = tuple[bytes, Mapping[bytes, bytes]]
+"""An item of `fences` as it stands on the stream: its id, and its fields with values."""
+
+
 class FenceBatch(Struct, frozen=True):
     """One read of a region's `fences` stream, in stream order."""
 
@@ -312,6 +316,8 @@ class FenceBatch(Struct, frozen=True):
     """The sampled traces that these fences come from (`FenceStream.publish`)."""
     unreadable: int = 0
     """Items that could not be read. Their content is lost, so the batch is a gap."""
+    items: Sequence[Item] = ()
+    """The items that were read, to be handed on. Of a gap's lost items there are none."""
 
 
 class FenceStart(Struct, frozen=True):
@@ -355,13 +361,39 @@ class ReceiptRecord(Struct, frozen=True):
     """Why the change was buried."""
 
 
-class FenceStream(Protocol):
+class Followed(Protocol):
+    """A region's `fences` as one follower reads them. All methods raise `TierError`."""
+
+    region: str
+
+    async def open(self) -> FenceStart:
+        """Takes the position of the oldest retained item for a new follower, and reports it.
+
+        From here on other instances wait for this one. Everything retained is then delivered by `read`.
+        """
+        ...
+
+    async def read(self, *, wait_seconds: float) -> FenceBatch:
+        """Returns the items after the position, and moves the position.
+
+        A gap is detected in the same transaction.
+        """
+        ...
+
+    async def report(self, position: str) -> None:
+        """Says that this instance is alive and has merged everything up to `position`."""
+        ...
+
+    async def reconnect(self) -> None:
+        """Leaves the connected server: the next call looks the queue's name up anew."""
+        ...
+
+
+class FenceStream(Followed, Protocol):
     """The `fences` stream of one region: one follower with one position per object.
 
     All methods raise `TierError` while the stream is out of reach.
     """
-
-    region: str
 
     @property
     def epoch(self) -> str:
@@ -421,26 +453,12 @@ class FenceStream(Protocol):
         """
         ...
 
-    async def reconnect(self) -> None:
-        """Leaves the connected server: the next call looks the queue's name up anew."""
-        ...
+    async def deliver(self, items: Sequence[Item]) -> FenceBatch:
+        """Returns these items as if `read` had read them, and moves the position behind them.
 
-    async def open(self) -> FenceStart:
-        """Takes the position of the oldest retained item for a new follower, and reports it.
-
-        From here on other instances wait for this one. Everything retained is then delivered by `read`.
+        They must be those that follow the position, with none left out. A cancelled or failed call has done
+        nothing.
         """
-        ...
-
-    async def read(self, *, wait_seconds: float) -> FenceBatch:
-        """Returns the items after the position, and moves the position.
-
-        A gap is detected in the same transaction.
-        """
-        ...
-
-    async def report(self, position: str) -> None:
-        """Says that this instance is alive and has merged everything up to `position`."""
         ...
 
     async def followers(self, of: str = "") -> Sequence[FollowerPosition]:

@@ -13,7 +13,7 @@ import logging
 from msgspec import Struct
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
-from cachesvc.changes.contract import FenceBatch, FenceStream, epoch_of, position_of
+from cachesvc.changes.contract import FenceBatch, Followed, epoch_of, position_of
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
@@ -50,7 +50,7 @@ class FenceFeed:
 
     def __init__(
         self,
-        stream: FenceStream,
+        stream: Followed,
         fences: Fences,
         merger: Merger,
         broadcast: Broadcast,

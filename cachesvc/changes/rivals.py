@@ -163,6 +163,13 @@ class Rivals:
             await self.look()
         self._tell()
 
+    def rest(self) -> None:
+        """Forgets what the consumer has learnt: it does not ask the queue any more.
+
+        What it noted of its queue in the cells would be a rival once all others use another one.
+        """
+        self._queue, self._others = "", ()
+
     async def look(self) -> None:
         """Notes the queues that are used here in every cell, and learns which others are used.
 

@@ -81,7 +81,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     peer_token_file: str = ""
     """The path of a file with the bearer token that this instance shows to the others.
 
-    It asks them for explanations, so the token's caller needs `explain:*`. The file is read again
+    It asks them for explanations, so the token's caller needs `explain:*`; where the topology has
+    relays, it reads fences from them, and needs `observe:*`, too. The file is read again
     whenever it is needed. Empty: the instance shows no identity."""
     sandbox: bool = True
     """True: answers say `Content-Security-Policy: sandbox`, so that a browser that is led to a
@@ -354,6 +355,11 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a region's queue keeps the fences on its stream, and the longest `over` of a
     paced invalidation. It must not be shorter than `l3.retention`. An instance that was cut off for
     longer has missed fences: it refuses all copies that were loaded before it is back."""
+    relay_log: Size = Size.parse("8MiB")
+    """The memory, for each region, of the newest items of its fences in an instance that hands
+    them on: a relay (`regions.*.relays`), or the first worker of a host. 1MiB at least. A follower that
+    needs older items reads them from the queue. `0B`: every worker of a host reads the queues itself; a
+    relay must have some."""
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -830,6 +836,12 @@ def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
     require(coherence.max_clock_skew > 0, "max_clock_skew", "must be longer than 0: clocks do differ")
     require(coherence.max_clock_skew <= 60_000_000, "max_clock_skew", "above 1m: set the clocks instead")
     require(coherence.heartbeat > 0, "heartbeat", "must be longer than 0")
+    log = coherence.relay_log
+    require(
+        log == 0 or log >= 1 << 20,
+        "relay_log",
+        "must be 1MiB or more; 0B: workers read the queues themselves",
+    )
     require(
         coherence.heartbeat < coherence.fence_retention,
         "heartbeat",

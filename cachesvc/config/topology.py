@@ -201,6 +201,14 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     """The base URLs of the operations ports of those instances that have one
     (`server.operations`), by the instance's name. Commands and other instances ask there for what the
     data port does not serve; an instance without one is asked at its own URL."""
+    relays: dict[str, str] = field(default_factory=dict)
+    """Instances of the region that hand the fences of all regions on to its others.
+
+    So each queue is read by few. To each name belongs the relay that it reads from itself, or an empty
+    text: it reads from the queues. So relays may stand in a tree; instances that are not named
+    read from those at which no other relay reads. An instance whose relays do not answer reads from the
+    queues. Empty: all do. Relays are asked at their operations ports, as explanations are; the
+    instances' token (`server.peer_token_file`) then needs `observe:*`."""
     partitions: tuple[str, ...] = ()
     """Prefixes of the names of partitions that are homed in this region: `eu.` for `{eu.ws-7}`
     and for `eu.ws-7`. They are placed among the active cells of this region only, unless a pin says

@@ -112,6 +112,35 @@ def _check_region(region: Region, path: str, found: Mistakes) -> None:
             f"no instance {name!r} in this region{did_you_mean(name, region.instances)}",
             f"{path}.instances",
         )
+    _check_relays(region, path, found)
+
+
+def _check_relays(region: Region, path: str, found: Mistakes) -> None:
+    relays = region.relays
+    for name, source in relays.items():
+        here = f"{path}.relays.{name}"
+        found.require(
+            name in region.instances,
+            here,
+            f"no instance {name!r} in this region{did_you_mean(name, region.instances)}",
+            f"{path}.instances",
+        )
+        found.require(
+            not source or source in relays,
+            here,
+            f"no relay {source!r} in this region{did_you_mean(source, relays)}: name one,"
+            ' or "" to read from the queues',
+        )
+        passed = {name}
+        while source in relays and source not in passed:
+            passed.add(source)
+            source = relays[source]
+        found.require(
+            source != name,
+            here,
+            "reads from itself, over the relays that it names: let one of them read from the queues"
+            ' (write "")',
+        )
 
 
 def _check_cells(topology: Topology, found: Mistakes) -> None:

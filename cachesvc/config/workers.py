@@ -47,6 +47,16 @@ class Worker(Struct, frozen=True):
         """The number of workers."""
         return len(self.names)
 
+    @property
+    def is_first(self) -> bool:
+        """True for the worker from which the others of the host read fences."""
+        return self.number == 0
+
+
+def socket_of(worker: Worker, number: int) -> str:
+    """Returns the abstract name of the socket at which a worker answers its host's others."""
+    return f"\0cachesvc-{worker.family}-{number}"
+
 
 def count_of(server: Server) -> int:
     """Returns the number of workers; `auto` counts the cores that this process may use."""
@@ -144,6 +154,11 @@ def note_workers(service: Service, topology: Topology, found: Mistakes, shared: 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
     here, names = topology.regions.get(service.region), names_of(service)
+    found.require(
+        service.coherence.relay_log > 0 or here is None or not here.relays.keys() & set(names),
+        "$.coherence.relay_log",
+        "is 0, and the topology names this instance as a relay: give it 8MiB",
+    )
     if here is None or len(names) == 1 or not here.instances:
         return
     path, host = f"$.regions.{service.region}.instances", service.instance

@@ -1,7 +1,7 @@
 """The ports of an instance: the routes that each serves, and its own connections.
 
     the data port          reads, writes, invalidations, receipts, fences
-    the operations port    explanations, hot keys, the audit, metrics; `/readyz?verbose`
+    the operations port    explanations, hot keys, the audit, metrics, the relay; `/readyz?verbose`
     either                 the topology, probes, the description of the API
 
 Without an operations port (`server.operations.port`) the data port serves every route. With one, a
@@ -35,8 +35,8 @@ Calls: TypeAlias = Mapping[Kind, Mapping[str, tuple[str, Handler]]]
 
 DATA = frozenset([Kind.KEY, Kind.GET_MANY, Kind.PUT_MANY, Kind.INVALIDATIONS, Kind.RECEIPT, Kind.FENCES])
 """The routes of callers."""
-OPERATIONS = frozenset([Kind.EXPLAIN, Kind.HOT_KEYS, Kind.AUDIT, Kind.METRICS])
-"""The routes of operators."""
+OPERATIONS = frozenset([Kind.EXPLAIN, Kind.HOT_KEYS, Kind.AUDIT, Kind.METRICS, Kind.RELAY])
+"""The routes of operators, and of other instances."""
 EITHER = frozenset([Kind.TOPOLOGY, Kind.LIVEZ, Kind.READYZ, Kind.OPENAPI])
 """The routes that both ports serve."""
 

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     INVALIDATIONS = "invalidations"
     RECEIPT = "receipt"
     FENCES = "fences"
+    RELAY = "relay"
     TOPOLOGY = "topology"
     HOT_KEYS = "hotkeys"
     AUDIT = "audit"
@@ -50,6 +51,7 @@ class Kind(StrEnum):
 _FIXED = {
     "/v1/invalidations": Kind.INVALIDATIONS,
     "/v1/fences": Kind.FENCES,
+    "/v1/relay": Kind.RELAY,
     "/v1/topology": Kind.TOPOLOGY,
     "/v1/hotkeys": Kind.HOT_KEYS,
     "/v1/audit": Kind.AUDIT,

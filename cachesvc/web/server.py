@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.relay.relay import Relay
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker
@@ -111,10 +112,12 @@ class Web:
         rates: RateLimits | None = None,
         worker: Worker | None = None,
         host: Host | None = None,
+        relays: Mapping[str, Relay] | None = None,
     ) -> None:
         """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP.
 
-        Without `rates` no rate is limited. `worker` and `host` are those of a worker of several.
+        Without `rates` no rate is limited. `worker` and `host` are those of a worker of several; `relays`
+        what other instances may follow here.
         """
         self._worker = worker
         self._rates = rates = rates or RateLimits({}, {}, instances=1)
@@ -160,7 +163,10 @@ class Web:
             self._fair_seconds,
             rates,
         )
-        self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
+        limits = service.server
+        self._streams = Streams(
+            broadcast, limits.max_streams_per_peer, self.door, relays or {}, limits.max_streams
+        )
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
@@ -670,6 +676,7 @@ def _calls(
         Kind.INVALIDATIONS: {"POST": ("invalidate", invalidations.post)},
         Kind.RECEIPT: _viewed("receipt", invalidations.receipt),
         Kind.FENCES: _viewed("fences", streams.fences),
+        Kind.RELAY: _viewed("relay", streams.relay),
         Kind.TOPOLOGY: _viewed("topology", probes.topology),
         Kind.HOT_KEYS: _viewed("hotkeys", hot_keys.get),
         Kind.AUDIT: _viewed("audit", audit.get),

@@ -1,5 +1,6 @@
 """Queues to run one suite on, each with what the suite must be able to do to it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from cachesvc.changes.contract import Audit, Changes, FenceStream, OpenChange
+from cachesvc.changes.contract import Audit, Changes, FenceBatch, FenceStart, FenceStream, OpenChange
 from cachesvc.changes.redis import server
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.changes.relay.follower import RelayedFollower
+from cachesvc.changes.relay.relay import Relay
+from cachesvc.model.clock import SystemClock
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
+from tests.doubles.relays import RelayDoor
 from tests.doubles.servers import RealServer
 
 SKEW = Duration.parse("100ms")
@@ -290,16 +295,78 @@ class RedisBench(QueueBench):
             await stream.stop()
 
 
+class RelayedStream:
+    """A stream of the queue that is read through a relay, which has read all that is there.
+
+    Everything but reading is asked of the stream itself.
+    """
+
+    def __init__(self, stream: RedisFenceStream, upstream: RedisFenceStream) -> None:
+        self._stream = stream
+        self._relay = Relay(stream.region, 1 << 20)
+        door = RelayDoor(lambda: self._relay)
+        self._way = door.way
+        self._upstream = RelayedFollower(
+            upstream, (), self._relay, SystemClock(), skew_us=SKEW, heartbeat_seconds=0.5
+        )
+        self._follower = RelayedFollower(
+            stream, [door.way], None, SystemClock(), skew_us=SKEW, heartbeat_seconds=0.5
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def open(self) -> FenceStart:
+        await self._upstream.open()
+        return await self._follower.open()
+
+    async def read(self, *, wait_seconds: float) -> FenceBatch:
+        self._way.retry_at = 0.0
+        while (batch := await self._upstream.read(wait_seconds=0)).items or batch.gap:
+            pass
+        upstream = asyncio.create_task(self._upstream.read(wait_seconds=wait_seconds))
+        try:
+            return await self._follower.read(wait_seconds=wait_seconds)
+        finally:
+            upstream.cancel()
+            await asyncio.wait([upstream])
+
+    def forget(self) -> None:
+        """The relay has just begun: it has nothing of what was before."""
+        self._relay.begin(self._upstream.position)
+
+
+class RelayedBench(RedisBench):
+    """A queue whose streams are read through relays."""
+
+    def __init__(self, server: RealServer, admin: "Redis") -> None:
+        super().__init__(server, admin)
+        self._relayed: list[RelayedStream] = []
+
+    def stream(
+        self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
+    ) -> Any:
+        made = super().stream(max_batch, follower, incarnation)
+        self._relayed.append(RelayedStream(made, super().stream(max_batch)))
+        return self._relayed[-1]
+
+    async def trim_fences(self, keep: int) -> None:
+        """Also the relays lose what they have: they would still tell it, and it is no gap."""
+        await super().trim_fences(keep)
+        for stream in self._relayed:
+            stream.forget()
+
+
 @asynccontextmanager
 async def memory_bench() -> AsyncIterator[QueueBench]:
     yield MemoryBench()
 
 
 @asynccontextmanager
-async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
+async def redis_bench(server: RealServer, kind: type[RedisBench] = RedisBench) -> AsyncIterator[RedisBench]:
     admin = Redis.from_url(server.redis_url)
     await admin.flushall()
-    bench = RedisBench(server, admin)
+    bench = kind(server, admin)
     try:
         yield bench
     finally:

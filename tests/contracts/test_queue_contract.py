@@ -9,13 +9,13 @@ from cachesvc.changes.contract import Done, FenceStream, OpenChange, OtherQueueE
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
-from tests.contracts.conftest import KINDS, server_of
+from tests.contracts.conftest import KINDS, RELAYED, server_of
 from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)
 SHORT = 0.01
 
-server = server_of(*KINDS)
+server = server_of(*KINDS, RELAYED)
 
 
 async def take(queue: QueueBench, consumer: str = "c1", count: int = 10) -> Sequence[OpenChange]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from cachesvc.changes import contract
 from cachesvc.changes.contract import (
     Attendance,
     Completion,
@@ -26,6 +27,7 @@ from cachesvc.changes.contract import (
     epoch_of,
     mark_of,
     position_in,
+    position_of,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import fence_items
@@ -283,12 +285,12 @@ class MemoryFenceStream:
             return FenceBatch(
                 self._queue.paced_in_force(), None, gap=True, position=self._in_epoch(before), report=True
             )
-        items = self._after()
-        if items:
-            self._position, self._delivered = items[-1].position, True
-        return self._batch(fence_items.decode((item.position[0], item.fields) for item in items))
+        return await self.deliver([(text_of(item.position).encode(), item.fields) for item in self._after()])
 
-    def _batch(self, said: fence_items.Items) -> FenceBatch:
+    async def deliver(self, items: Sequence[contract.Item]) -> FenceBatch:
+        if items:
+            self._position, self._delivered = position_of(items[-1][0].decode()), True
+        said = fence_items.decode((position_of(id_.decode())[0], fields) for id_, fields in items)
         gap = not said.whole
         fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
         position = self._position if self._delivered else _before(self._position)
@@ -301,6 +303,7 @@ class MemoryFenceStream:
             said.published,
             said.causes,
             said.unreadable,
+            items,
         )
 
     async def report(self, position: str) -> None:

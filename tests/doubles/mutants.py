@@ -14,9 +14,10 @@ from tests.doubles.mutant import Mutant
 from tests.doubles.mutants_homes import HOMES
 from tests.doubles.mutants_journal import JOURNAL
 from tests.doubles.mutants_reading import READING
+from tests.doubles.mutants_relays import RELAYS
 from tests.doubles.mutants_streams import STREAMS
 
-MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS, **JOURNAL}
+MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS, **JOURNAL, **RELAYS}
 
 
 @contextmanager

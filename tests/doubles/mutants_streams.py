@@ -358,7 +358,7 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "cachesvc.changes.redis.fences:RedisFenceStream.open",
                 "ms * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1]))"
+                "min((f.at for f in (await self.deliver((await self._read([self._position, 1]))[1]))"
                 ".fences), default=0)",
             ),
         ),
@@ -397,12 +397,12 @@ STREAMS: dict[str, Mutant] = {
                 """\
     if epoch != self._epoch or not items or items[0][0] != self._position:
         return await self._gap()
-    return await self._deliver(items[self._delivered :])
+    return await self.deliver(items[self._delivered :])
 """,
                 """\
     if epoch != self._epoch:
         return await self._gap()
-    return await self._deliver([item for item in items if not self._delivered or item[0] != self._position])
+    return await self.deliver([item for item in items if not self._delivered or item[0] != self._position])
 """,
             ),
         ),

@@ -1,13 +1,16 @@
 """An instance with its loops: the feed that reads fences, and the consumer of changes."""
 
 import asyncio
+from collections.abc import Sequence
 
 from cachesvc.app.feeds import build
 from cachesvc.app.tasks import Tasks
+from cachesvc.changes.relay.follower import RelayedFollower, RelayWay
+from cachesvc.changes.relay.relay import Relay
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.traces.trace import Recorder
 from tests.doubles.memory_journal import MemoryDisk
-from tests.paths.world import TOPOLOGY, FarSide, Instance
+from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 
 
 class Running:
@@ -19,12 +22,25 @@ class Running:
         *,
         topology: Topology = TOPOLOGY,
         disk: MemoryDisk | None = None,
+        ways: Sequence[RelayWay] = (),
     ) -> None:
+        """`ways`: relays that it follows; `host` is the first worker of its host. It is a relay itself."""
         self.paths = paths = Instance(far, name=name, topology=topology, disk=disk)
+        self.relay = Relay("here", 1 << 20)
+        self.follower = RelayedFollower(
+            paths.stream, ways, self.relay, paths.clock, skew_us=SKEW_US, heartbeat_seconds=0.5
+        )
         paths.fences.watermark = 0
         self.tasks = Tasks()
         self.loops = build(
-            paths.service, paths.topology, paths.remote, paths.paths, clock=paths.clock, recorder=recorder
+            paths.service,
+            paths.topology,
+            paths.remote,
+            paths.paths,
+            clock=paths.clock,
+            recorder=recorder,
+            followed={"here": self.follower},
+            is_spared=lambda bound: self.follower.is_served_by("host", bound),
         )
         (self.feed,) = self.loops.feeds
         self.broadcast, self.consumer = self.loops.broadcast, self.loops.consumer

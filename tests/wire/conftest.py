@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.relay.relay import Relay
 from cachesvc.config.callers import Callers
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
@@ -158,6 +159,7 @@ async def running_site(
     port: int = 0,
     rates: RateLimits | None = None,
     tls: ssl.SSLContext | None = None,
+    relays: Mapping[str, Relay] | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -174,6 +176,7 @@ async def running_site(
         recorder=recorder,
         rates=rates,
         tls=tls,
+        relays=relays,
     )
     port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))

@@ -78,6 +78,7 @@ class ReplayedService:
     async def subscribe(self, request: Requested) -> tuple[Answered, ServiceFeed]:
         reply = await self._reply(request)
         assert isinstance(reply, StreamReply), reply.head
+        assert isinstance(reply.subscription, Subscription)
         return _answered(reply), ServiceFeed(reply.subscription)
 
     async def advance(self, seconds: float) -> None:

@@ -36,7 +36,8 @@ NEEDS: dict[str, frozenset[str]] = {
     "topology": frozenset({"read", "write", "invalidate", "explain", "observe", "admin"}),
     "hotkeys": frozenset({"observe"}),
     "audit": frozenset({"observe"}),
-    "metrics": frozenset(),  # of a single namespace none is enough
+    # of a single namespace none is enough
+    **dict.fromkeys(("metrics", "relay"), frozenset()),
     **dict.fromkeys(("livez", "readyz", "openapi"), frozenset()),
 }
 """Operation → the actions of which one is enough, by hand."""
@@ -63,6 +64,7 @@ REQUESTS: dict[str, Callable[[str], Sent]] = {
     "livez": lambda _: ("/livez", {}, b""),
     "readyz": lambda _: ("/readyz", {}, b""),
     "metrics": lambda _: ("/metrics", {}, b""),
+    "relay": lambda _: ("/v1/relay?region=eu&after=1-0", {}, b""),
     "openapi": lambda _: ("/openapi.json", {}, b""),
 }
 """Kind of place → target, headers and body for a namespace."""
@@ -154,7 +156,7 @@ async def test_every_route_every_scope_every_namespace_every_identity(site: Site
         if not is_right:
             wrong.append((method, operation, action.value, namespace, state, status, body))
     assert not wrong, wrong[:5]
-    assert asked == 28 * len(Action) * len(NAMESPACES) * len(STATES) == 2520
+    assert asked == 30 * len(Action) * len(NAMESPACES) * len(STATES) == 2700
     print(f"{asked} calls, {allowed} of them allowed")
 
 

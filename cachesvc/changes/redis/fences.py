@@ -25,6 +25,7 @@ from cachesvc.changes.contract import (
     FenceBatch,
     FenceStart,
     FollowerPosition,
+    Item,
     OtherQueueError,
     Parked,
     ReceiptRecord,
@@ -386,7 +387,7 @@ class RedisFenceStream:
         self._was_cut_off = False
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
-        return await self._deliver(items[self._delivered :])
+        return await self.deliver(items[self._delivered :])
 
     async def _wait(self, seconds: float) -> None:
         block = max(round(seconds * 1000), 1)  # 0 would wait for ever
@@ -410,7 +411,7 @@ class RedisFenceStream:
         self._epoch, self._position, self._delivered = epoch, position, False
         return tail, paced
 
-    async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
+    async def deliver(self, items: Sequence[Item]) -> FenceBatch:
         said = fence_items.decode((int(id_.partition(b"-")[0]), fields) for id_, fields in items)
         paced = await self._paced_in_force() if said.unreadable else ()
         if items:
@@ -426,6 +427,7 @@ class RedisFenceStream:
             said.published,
             said.causes,
             said.unreadable,
+            items,
         )
 
     def _in_epoch(self, id_: bytes) -> str:

@@ -47,6 +47,8 @@ ROUTES: Mapping[str, Rule | None] = {
     "explain": Rule((Action.EXPLAIN,), Where.PATH),
     # Fences are digests; the names of namespaces that the caller may not read are left out.
     "fences": Rule((Action.READ, Action.OBSERVE), Where.INSIDE),
+    # Its items name all namespaces; the callers are other instances.
+    "relay": Rule((Action.OBSERVE,), Where.ALL),
     # Every client has to find its instances. What else it is shown depends on its scopes.
     "topology": Rule(_ANY_ACTION, Where.INSIDE),
     "hotkeys": Rule((Action.OBSERVE,), Where.INSIDE),

@@ -1,20 +1,26 @@
-"""`GET /v1/fences`: the fences that this instance has merged, as server-sent events.
+"""Endless answers about fences: `GET /v1/fences`, and `GET /v1/relay` for instances.
+
+    /v1/fences    what this instance has merged, as server-sent events (`changes/broadcast/`)
+    /v1/relay     what this instance has read of a region's stream, in frames (`changes/relay/`)
 
 The body does not end by itself: it has neither a length nor chunks, and ends when the connection
 does. Every piece is written at the pace at which the subscriber reads (`writer.write` waits while
-the buffers are full). Meanwhile its subscription is only a place in the broadcast's log. One timer
+the buffers are full). Meanwhile its subscription is only a place in a log. One timer
 serves all streams: it makes the heartbeats, and cuts off subscribers that have not read anything
 for long.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from urllib.parse import parse_qsl
 
 from aiohttp import ClientConnectionError, web
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.broadcast.events import Vector, read_vector
 from cachesvc.changes.broadcast.subscription import Subscription
+from cachesvc.changes.relay.relay import Following, Relay
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.scope import EVERY, Action
@@ -37,13 +43,16 @@ _HEAD = (
 )
 
 
+_RELAY_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
+
+
 class StreamReply(Reply):
-    """Sends the events of its subscription until that is over or the peer leaves.
+    """Sends what its subscription gives until that is over or the peer leaves.
 
     Then the connection is closed.
     """
 
-    def __init__(self, head: bytes, subscription: Subscription, generation: int) -> None:
+    def __init__(self, head: bytes, subscription: Subscription | Following, generation: int) -> None:
         super().__init__(200, head, outcome="opened")
         self.close_after()
         self.subscription = subscription
@@ -77,9 +86,21 @@ class StreamReply(Reply):
 class Streams:
     """The streams that are open. `stop` ends them at once, and later ones are refused."""
 
-    def __init__(self, broadcast: Broadcast, most_of_peer: int, door: Door) -> None:
-        """`most_of_peer`: the streams that one peer's address may have open."""
+    def __init__(
+        self,
+        broadcast: Broadcast,
+        most_of_peer: int,
+        door: Door,
+        relays: Mapping[str, Relay] = MappingProxyType({}),
+        most_followers: int = 0,
+    ) -> None:
+        """`most_of_peer`: the streams of `/v1/fences` that one peer's address may have open.
+
+        `relays`: what instances may follow here, by region; `most_followers` of them.
+        """
         self._broadcast = broadcast
+        self._relays = relays
+        self._most_followers = most_followers
         self._door = door
         self._most_of_peer = most_of_peer
         self._open: dict[StreamReply, web.BaseRequest] = {}
@@ -105,7 +126,35 @@ class Streams:
             return Reply(200, _HEAD)
         self._check_peer(request.remote)
         seen = _seen(grant_of(request))
-        stream = StreamReply(_HEAD, self._broadcast.subscribe(after, seen), self._door.generation)
+        return self._opened(request, _HEAD, self._broadcast.subscribe(after, seen))
+
+    async def relay(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers with the items that follow a position, in frames (`changes/relay/frames.py`).
+
+        It ends when the log has not what follows, as `fences` does, and when this instance stops. Raises
+        `RequestError`: `stopping`, `no-such-path` at an instance that is no relay, `bad-query`.
+        """
+        if self._is_stopped:
+            raise RequestError(ProblemKind.STOPPING, "this instance stops: read from the queue")
+        if not self._relays:
+            raise RequestError(ProblemKind.NO_SUCH_PATH, "this instance is no relay (regions.*.relays)")
+        asked = dict(parse_qsl(place.query, errors="replace"))
+        relay = self._relays.get(asked.get("region", ""))
+        if relay is None or asked.keys() != {"region", "after"}:
+            why = "say which stream, and from where: ?region=NAME&after=POSITION"
+            raise RequestError(ProblemKind.BAD_QUERY, why, field="query")
+        if request.method == "HEAD":
+            return Reply(200, _RELAY_HEAD)
+        self._sweep()
+        if sum(one.followers for one in self._relays.values()) >= self._most_followers:
+            why = f"{self._most_followers} followers are connected to this relay already (server.max_streams)"
+            raise RequestError(ProblemKind.TOO_MANY_SUBSCRIBERS, why)
+        return self._opened(request, _RELAY_HEAD, relay.follow(asked["after"]))
+
+    def _opened(
+        self, request: web.BaseRequest, head: bytes, subscription: Subscription | Following
+    ) -> StreamReply:
+        stream = StreamReply(head, subscription, self._door.generation)
         self._open[stream] = request
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)

@@ -170,6 +170,15 @@ def _paths() -> Json:
                 parameters=[_LAST_EVENT_ID],
             )
         },
+        "/v1/relay": {
+            "get": _call(
+                "relay",
+                "For other instances, at a relay: the items of a region's fences that follow a position, "
+                "as an endless answer in frames of msgpack.",
+                _ok({"application/octet-stream": {}}),
+                parameters=_RELAYED,
+            )
+        },
         "/v1/topology": {
             "get": _call(
                 "topology",
@@ -403,6 +412,13 @@ _AUDIT_FILTERS: Sequence[Json] = (
     _query("identity", "Only records of this proved identity.", {"type": "string"}),
     _query("since", "How far back, such as 5m.", _DURATION),
     _query("limit", "The most records.", {"type": "integer", "minimum": 1, "maximum": MOST_RECORDS}),
+)
+_RELAYED: Sequence[Json] = (
+    {**_query("region", "The region whose fences are asked for.", {"type": "string"}), "required": True},
+    {
+        **_query("after", "The position that the items are to follow.", {"type": "string"}),
+        "required": True,
+    },
 )
 _VERBOSE: Json = {
     "name": "verbose",

@@ -148,6 +148,21 @@ CASES: list[tuple[str, Any, str]] = [
         "$.regions.us-west.gutter: takes the keys of the servers in pool, and there are none",
     ),
     (
+        "regions/eu/relays",
+        {"eu-b": ""},
+        "$.regions.eu.relays.eu-b: no instance 'eu-b' in this region (did you mean 'eu-a'?)",
+    ),
+    (
+        "regions/eu/relays",
+        {"eu-a": "eu-b"},
+        "$.regions.eu.relays.eu-a: no relay 'eu-b' in this region",
+    ),
+    (
+        "regions/eu/relays",
+        {"eu-a": "eu-a"},
+        "$.regions.eu.relays.eu-a: reads from itself, over the relays that it names",
+    ),
+    (
         "regions/eu/instances/eu-a",
         "127.0.0.1:8101",
         "$.regions.eu.instances.eu-a: '127.0.0.1:8101' is no base URL",
