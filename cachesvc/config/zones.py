@@ -26,6 +26,17 @@ def zone_of(service: Service, topology: Topology) -> str:
     return service.zone or topology.regions[service.region].zones.get(service.instance, "")
 
 
+def zone_parts(region: Region) -> dict[str, float]:
+    """Returns the part of the region's instances in each zone; empty stands for no zone.
+
+    If nobody says where instances are, each zone with servers has as many as another.
+    """
+    zones = [region.zones.get(name, "") for name in region.instances]
+    if not any(zones):
+        zones = sorted({server.zone for server in region.pool.values()})
+    return {zone: zones.count(zone) / len(zones) for zone in zones}
+
+
 def doubts_of(topology: Topology) -> Iterator[str]:
     """Yields a sentence for each zone whose ring may be too small for its load."""
     for name, region in topology.regions.items():

@@ -1,5 +1,7 @@
 """The place of the drills: two regions of two instances, and links that can be broken.
 
+In region us, each instance is in a zone with a memcached server and a ring of its own.
+
 The deployment has short times, and proxied links between instances and some servers. All faults
 are undone before the next drill begins: `restore` does not help the service, it only undoes
 faults.
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+import yaml
 from redis.asyncio import Redis
 
 from cachesvc.app.embedded.server_process import ServerProcess, stop_all
@@ -206,8 +209,10 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     """The arena; its processes run while the block runs."""
     (origin,) = free_ports(1)
     detours, listens = _detours()
+    document = run_dir / "document.yaml"
+    document.write_text(_zoned(DOCUMENT.read_text()))
     fleet = Fleet(
-        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=namespaces_of(origin), detours=detours
+        document, run_dir / "run", environ=SETTINGS, namespaces=namespaces_of(origin), detours=detours
     )
     links = Links(
         {name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir
@@ -218,6 +223,15 @@ def arena(run_dir: Path) -> Iterator[Arena]:
             yield Arena(fleet, links, origin)
     finally:
         links.process.stop()
+
+
+def _zoned(text: str) -> str:
+    """The document with two zones in region us, each with an instance and a ring of its own."""
+    document = yaml.safe_load(text)
+    us = document["regions"]["us"]
+    us |= {"rings": "zone", "zones": {"us-a": "a", "us-b": "b"}}
+    us["pool"]["us-m1"]["zone"], us["pool"]["us-m2"]["zone"] = "a", "b"
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:

@@ -1,12 +1,13 @@
 """Two zones of one region, an instance and a real memcached server in each, and the SDK."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
-from cachesvc_client import Cache
+from cachesvc_client import Cache, Hit, sync
 
 from cachesvc.app.instance import App
 from cachesvc.config.service import L2, Server, Service
@@ -32,11 +33,21 @@ class Zoned:
 
     def __init__(self, topology: Topology) -> None:
         self.region = topology.regions["here"]
+        self._topology = topology
+        self.apps = {zone: self.made(zone) for zone in ZONES}
+
+    def made(self, zone: str) -> App:
+        """The instance of a zone, not started yet."""
         slow = L2(connect_timeout=Duration.parse("1s"), timeout=Duration.parse("1s"))  # the machine is busy
-        self.apps = {
-            zone: App(Service("here", f"in-{zone}", Server(port=_port(self.region, zone)), l2=slow), topology)
-            for zone in ZONES
-        }
+        port = int(self.url(zone).rpartition(":")[2])
+        return App(Service("here", f"in-{zone}", Server(port=port), l2=slow), self._topology)
+
+    async def stop(self, zone: str) -> None:
+        await self.apps[zone].stop()
+
+    def has_near(self, zone: str, key: str) -> bool:
+        """True if the instance of a zone has the key in L1."""
+        return self.apps[zone].paths.l1.peek(Key.of("pages", key)) is not None
 
     def url(self, zone: str) -> str:
         return self.region.instances[f"in-{zone}"]
@@ -51,10 +62,6 @@ class Zoned:
         async with aiohttp.ClientSession() as http, http.get(f"{self.url(zone)}/metrics") as answer:
             lines = (await answer.text()).splitlines()
         return float(next(one for one in lines if one.startswith(f"{line} ")).rpartition(" ")[2])
-
-
-def _port(region: Region, zone: str) -> int:
-    return int(region.instances[f"in-{zone}"].rpartition(":")[2])
 
 
 @pytest.fixture
@@ -78,9 +85,9 @@ async def zoned(
     )
     running = await asyncio.to_thread(Zoned, topology)
     async with AsyncExitStack() as stack:
-        for app in running.apps.values():
-            await app.start()
-            stack.push_async_callback(app.stop)
+        for zone in ZONES:
+            await running.apps[zone].start()
+            stack.push_async_callback(running.stop, zone)
         async with asyncio.timeout(15):
             while not all(app.readiness()[0] for app in running.apps.values()):  # noqa: ASYNC110  inside
                 await asyncio.sleep(0.05)
@@ -134,3 +141,74 @@ async def test_bytes_to_another_zone_are_counted_where_one_ring_has_all_servers(
         return all([await zoned.metric("a", line) for line in directions])
 
     await until("bytes of both directions", are_counted, seconds=5.0)
+
+
+async def test_without_the_servers_of_a_zone_its_keys_go_to_l3_and_to_no_other_zone(
+    zoned: Zoned, servers: Mapping[str, RealServer]
+) -> None:
+    async with Cache.from_url(zoned.url("a"), discover=False) as cache:
+        pages = cache.namespace("pages")
+        servers["a"].kill()
+        try:
+            await pages.set("lost", b"1")
+            zoned.apps["a"].paths.l1.delete(Key.of("pages", "lost"))
+            hit = await pages.lookup("lost")
+        finally:
+            servers["a"].restart()
+    assert isinstance(hit, Hit)
+    assert (hit.value, hit.tier) == (b"1", "l3")
+    assert await zoned.copy("b", "lost") is None
+
+
+@pytest.mark.parametrize("flavour", ["async", "sync"])
+async def test_the_sdk_goes_to_another_zone_while_its_own_is_away_and_comes_back(
+    zoned: Zoned, flavour: str
+) -> None:
+    cache = AnyCache(flavour, zoned.url("b"), zone="a")
+    nth = itertools.count()
+
+    async def asked() -> str:
+        """The zone whose instance is asked for one more key."""
+        key = f"{flavour}-{next(nth)}"
+        await cache.load(key)
+        return "".join(zone for zone in ZONES if zoned.has_near(zone, key))
+
+    async def is_own_asked() -> bool:
+        return await asked() == "a"
+
+    try:
+        await until("the own zone is found", is_own_asked, seconds=10)
+        assert {await asked() for _ in range(20)} == {"a"}
+        await zoned.stop("a")
+        assert {await asked() for _ in range(20)} == {"b"}, "no read fails"
+        zoned.apps["a"] = await asyncio.to_thread(zoned.made, "a")
+        await zoned.apps["a"].start()
+        await until("the own zone is back", is_own_asked, seconds=20)
+        assert {await asked() for _ in range(20)} == {"a"}
+    finally:
+        await cache.close()
+
+
+class AnyCache:
+    """A client of either flavour, that loads look-aside."""
+
+    def __init__(self, flavour: str, url: str, zone: str) -> None:
+        self._async = Cache.from_url(url, zone=zone) if flavour == "async" else None
+        self._sync = sync.Cache.from_url(url, zone=zone) if flavour == "sync" else None
+
+    async def load(self, key: str) -> None:
+        if self._async is not None:
+            assert await self._async.namespace("pages").get_or_load(key, _load) == b"1"
+        if self._sync is not None:
+            pages = self._sync.namespace("pages")
+            assert await asyncio.to_thread(pages.get_or_load, key, lambda _: b"1") == b"1"
+
+    async def close(self) -> None:
+        if self._async is not None:
+            await self._async.aclose()
+        if self._sync is not None:
+            await asyncio.to_thread(self._sync.close)
+
+
+async def _load(_: str) -> bytes:
+    return b"1"
