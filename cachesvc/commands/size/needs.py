@@ -169,7 +169,7 @@ def _pool(region: Region, instances: int, copies: Sequence[_Copy]) -> Iterator[N
 
 
 def _memcached(name: str, kept: float, part: float, instances: int, copies: Sequence[_Copy]) -> Need:
-    """The needs of a server with the share `kept` of the keys and `part` of the region's calls."""
+    """The needs of a server that has the share `kept` of the keys, and `part` of the calls."""
     items, traffic = 0.0, AT_REST_OF_MEMCACHED * instances
     for copy in copies:
         load = copy.load

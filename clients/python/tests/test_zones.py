@@ -21,7 +21,7 @@ def document(zones: dict[str, str], instances: dict[str, str] = INSTANCES) -> by
 
 
 def learned(zone: str, zones: dict[str, str] = ZONES, instances: dict[str, str] = INSTANCES) -> Region:
-    """What a client in `zone` knows once all instances have answered their probes."""
+    """The instances as a client in `zone` knows them, once all have answered their probes."""
     known = Region(urls_of("http://lb:8080"), random.Random(1), shared=False, zone=zone)
     known.learn(document(zones, instances))
     for endpoint in known.probes(0.0):

@@ -1,5 +1,7 @@
 """The ring that an instance in a zone has, and the zones that somebody should look at."""
 
+from typing import Any
+
 import pytest
 
 from cachesvc.config.mistakes import Mistakes
@@ -16,8 +18,8 @@ POOL = {"a1": server("a"), "a2": server("a"), "b1": server("b"), "b2": server("b
 
 
 def region(rings: str = "zone", **more: object) -> Region:
-    named = {"instances": {"eu-a": "http://a", "eu-b": "http://b"}, "zones": {"eu-a": "a", "eu-b": "b"}}
-    return Region("redis://q", **{"pool": POOL, "rings": rings, **named, **more})  # type: ignore[arg-type]  # by name
+    named: Any = {"instances": {"eu-a": "http://a", "eu-b": "http://b"}, "zones": {"eu-a": "a", "eu-b": "b"}}
+    return Region("redis://q", **{"pool": POOL, "rings": rings, **named, **more})
 
 
 def topology(here: Region) -> Topology:
@@ -49,8 +51,8 @@ def test_the_own_document_says_the_zone_else_the_topology() -> None:
     note_other_zone(Service("eu", "eu-b", zone="a"), shared, found)
     (said,) = found.noted()
     assert str(said) == (
-        "$.zone: is 'a', but clients take eu-b for one of zone 'b': give regions.eu.zones.eu-b of the topology"
-        " the same one"
+        "$.zone: is 'a', but clients take eu-b for one of zone 'b': give regions.eu.zones.eu-b of the"
+        " topology the same one"
     )
 
 

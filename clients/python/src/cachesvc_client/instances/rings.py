@@ -1,14 +1,14 @@
-"""The rings of a region's instances: that of all of them, and that of the client's own zone.
+"""The rings of a region's instances: that of all, and that of the client's own zone.
 
-    the zone is not known, or has none of the instances, or all → each key is on the ring of all
-    else, as long as the zone's instances are well              → each key is on the zone's ring
-    some of them are out                                        → a part of the keys goes over to the ring of all
+    none of the instances is in the zone, or all are → each key is on the ring of all
+    else, while the zone's instances are well        → each key is on the zone's ring
+    some of them are out                             → a part of the keys goes over to the ring of all
 
-The zone's instances take 1.4 times their usual load at most (the overprovisioning factor of Envoy's
-priority levels). So the zone keeps all its keys while 5 of 7 instances are well, 70 % of its keys
-with one of two, and none without any. Keys that go over are spread over the instances of all zones,
-each by one ring, so that no other zone has to take them alone. Which keys these are follows from
-their digests: all clients move the same ones, and a key has one instance for each zone's clients.
+Of its own keys, the zone keeps 1.4 times the load of the instances that are well (the
+overprovisioning factor of Envoy's priority levels): all keys while 5 of 7 instances are well, 70 %
+with one of two, and none without any. The others are spread over the instances of all zones, so
+that no other zone has to take them alone. Which keys these are follows from their digests: all
+clients move the same ones, and a key has one instance for each zone's clients.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.ring import Ring
 
 MOST_LOAD = 1.4
-"""What a zone's well instances take, in terms of their load while all are well."""
+"""The load of the zone's instances that are well, if it was 1 while all were."""
 _PARTS = 1 << 16
 """The digest's low bits choose a part; its place on a ring follows from the high ones."""
 
 
 class Rings:
-    """The rings of one client. `use` and `look` change them; one thread at a time may call these."""
+    """The rings of one client. One thread at a time may call `use` and `look`."""
 
     def __init__(self, zone: str = "") -> None:
         """`zone`: that of the client; empty if it is not known."""
@@ -61,13 +61,13 @@ class Rings:
         return self._own if key_digest % _PARTS < self._kept else self._all
 
     def preference(self, key_digest: int) -> list[str]:
-        """Returns all instances in the order in which they have the key if those before are gone."""
+        """Returns all instances: each has the key if those before it are gone."""
         near = self._own.preference(key_digest) if key_digest % _PARTS < self._kept and self._own else []
         return list(dict.fromkeys((*near, *(self._all.preference(key_digest) if self._all else ()))))
 
 
 def _ring(before: Ring | None, instances: Mapping[str, Endpoint]) -> Ring | None:
-    """Returns the ring of these instances, which is the one before if their names are the same."""
+    """Returns the ring of these instances: the one before if their names are the same."""
     if before is not None and before.names == instances.keys():
         return before
     return Ring(instances) if instances else None
