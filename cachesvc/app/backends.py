@@ -3,6 +3,7 @@
 Part of the composition root: built without I/O, started and stopped by `instance.py`.
 """
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
 from cachesvc.config.workers import Worker
+from cachesvc.config.zones import zone_of
 from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
@@ -72,6 +74,8 @@ from cachesvc.tiers.server_settings import (
 )
 from cachesvc.tiers.tls import Certificates
 
+logger = logging.getLogger(__name__)
+
 STAND_IN_BYTES = 64 << 20
 LATE_PART = 0.5
 """An answer of memcached within this part of `l2.timeout` is never late."""
@@ -112,20 +116,29 @@ class Backends:
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
+        self._zone = zone_of(service, topology)
+        """The zone of the instance; empty if it is not known."""
+        self._zones: dict[str, str] = {}
+        """The zones of the memcached servers that have one, by name."""
+        pool, gutter = here.ring_of(self._zone), here.gutter_of(self._zone)
         self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
         redis_tls = certificates.clients("redis")
         cell_access = redis_access(service.redis, "cells", service.sentinel, redis_tls)
         queue_access = redis_access(service.redis, "queues", service.sentinel, redis_tls)
         self._gutter = (
             Sharded(
-                _ring(here.gutter),
-                {name: self._gutter_server(name, server) for name, server in here.gutter.items()},
+                _ring(gutter), {name: self._gutter_server(name, server) for name, server in gutter.items()}
             )
-            if here.gutter
+            if gutter
             else None
         )
-        servers = {name: self._server(name, server) for name, server in here.pool.items()}
-        self._ring = _ring(here.pool) if servers else None
+        servers = {name: self._server(name, server) for name, server in pool.items()}
+        self._ring = _ring(pool) if servers else None
+        if here.rings == "zone" and not any(server.zone == self._zone for server in pool.values()):
+            logger.warning(
+                "%s: this instance keeps its copies on the memcached servers of all zones",
+                f"zone {self._zone} has no memcached server" if self._zone else "no zone is set",
+            )
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
         skew = service.coherence.max_clock_skew
         under = (placement.id, topology.version)
@@ -302,6 +315,8 @@ class Backends:
     ) -> Batched:
         """A memcached server's batches, its breaker, its deadline, its connection."""
         l2 = self._service.l2
+        if server.zone:
+            self._zones[name] = server.zone
         self._leaves[name] = leaf = MemcachedTier(
             name,
             server.address,
@@ -425,6 +440,9 @@ class Backends:
         """Has everything that is counted here read at each scrape."""
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
+        metrics.watch("zone", lambda: {(self._zone,): 1} if self._zone else {})
+        metrics.watch("server_zones", lambda: dict.fromkeys(self._zones.items(), 1))
+        metrics.watch("cross_zone", self._cross_zone_bytes)
         metrics.watch("breakers", lambda: dict(self._breakers()))
         metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
         metrics.watch(
@@ -445,6 +463,20 @@ class Backends:
                 ("queue",): self._queue_reports,
             },
         )
+
+    def _cross_zone_bytes(self) -> Mapping[tuple[str], int]:
+        """The bytes to and from memcached servers of other zones, by direction."""
+        far = [
+            leaf
+            for name, leaf in self._leaves.items()
+            if isinstance(leaf, MemcachedTier)
+            and self._zone
+            and self._zones.get(name, self._zone) != self._zone
+        ]
+        return {
+            ("sent",): sum(leaf.bytes_sent() for leaf in far),
+            ("received",): sum(leaf.bytes_received() for leaf in far),
+        }
 
     def loops(self) -> Iterator[Loop]:
         """The loops of these servers: polls, and the threads of memcached servers."""

@@ -21,6 +21,7 @@ from cachesvc.config.service import (
 )
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import count_of, names_of, note_part, note_workers, part_of
+from cachesvc.config.zones import doubts_of, note_other_zone
 from cachesvc.model.errors import ConfigError
 
 
@@ -60,6 +61,8 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int
             f" {len(topology.namespaces)} namespaces"
         )
         print(f"topology: ok, version {topology.version}, {counts}")
+        for doubt in doubts_of(topology):
+            print(f"topology: {doubt}")
     return 0
 
 
@@ -113,6 +116,7 @@ def read_documents(
         doubts = found.copy()
         is_named = "region" in given and bool(service.instance) and count_of(service.server) == 1
         note_unlikely(service, topology, doubts, doubts.within(TOPOLOGY), is_named=is_named)
+        note_other_zone(service, topology, doubts)
     told = [_in_document(one, options) for one in doubts.noted() or found.noted()]
     count = len(found.noted())
     return Documents(named(service), given, topology, told[:count], told[count:])

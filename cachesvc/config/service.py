@@ -433,6 +433,10 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Traces, metrics and logs."""
+    zone: str = ""
+    """The zone of this instance in its region; its name is formed like a region's. Empty: the
+    one that the topology has for it (`regions.NAME.zones`). With `rings: zone` it says which
+    memcached servers the instance uses."""
 
 
 def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
@@ -520,6 +524,11 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
             bool(REGION_NAME.fullmatch(service.region)),
             "$.region",
             f"{service.region!r} is no name: {REGION_NAME.pattern}",
+        )
+        found.require(
+            not service.zone or bool(REGION_NAME.fullmatch(service.zone)),
+            "$.zone",
+            f"{service.zone!r} is no name: {REGION_NAME.pattern}",
         )
         named = not service.instance or INSTANCE_NAME.fullmatch(service.instance)
         found.require(bool(named), "$.instance", f"{service.instance!r} is no name: {INSTANCE_NAME.pattern}")

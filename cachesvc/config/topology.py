@@ -178,8 +178,10 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     inside the service, for the embedded set-up. No other server of the pool may have the same
     address."""
     weight: float = 1.0
-    """The server's share of the keys, relative to the other servers of the pool; above 0,
+    """The server's share of the keys, relative to the other servers of its ring; above 0,
     1000000 at most."""
+    zone: str = ""
+    """The zone that the server is in; its name is formed like a region's. Left out: not known."""
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,6 +217,14 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     otherwise. Who makes a partition chooses its region by its name, so nothing that exists moves if
     no partition has the prefix yet; else give `former`, as for any move. While a region has
     prefixes, its cells keep their `region`."""
+    rings: Literal["region", "zone"] = "region"
+    """`region`: all servers of `pool` are one ring, and each has its share of the keys.
+    `zone`: the servers of each zone are a ring of their own, in which the instances of that zone keep
+    copies of all keys that they are asked for; then each server of `pool` needs a `zone`. An instance
+    uses the servers of `gutter` in its zone, or all of them if none is in it."""
+    zones: dict[str, str] = field(default_factory=dict)
+    """The zones of the instances, by the instance's name. Clients that know their own zone
+    prefer the instances in it."""
     queue_on_disk: bool = True
     """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
     namespace. Otherwise a queue without persistence is named as wrong."""
@@ -222,6 +232,22 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     def operations_of(self, instance: str) -> str:
         """Returns the base URL at which an instance answers operators."""
         return self.operations.get(instance) or self.instances[instance]
+
+    def ring_of(self, zone: str) -> dict[str, MemcachedServer]:
+        """Returns the servers that are the ring of an instance in `zone`, by name.
+
+        With one ring per zone, an instance whose zone has no server has all servers for its ring.
+        """
+        return self._near(self.pool, zone)
+
+    def gutter_of(self, zone: str) -> dict[str, MemcachedServer]:
+        """Returns the servers of the gutter of an instance in `zone`, by name."""
+        return self._near(self.gutter, zone)
+
+    def _near(self, servers: dict[str, MemcachedServer], zone: str) -> dict[str, MemcachedServer]:
+        if self.rings == "region":
+            return servers
+        return {name: one for name, one in servers.items() if zone and one.zone == zone} or servers
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):

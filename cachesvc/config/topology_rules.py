@@ -113,6 +113,7 @@ def _check_region(region: Region, path: str, found: Mistakes) -> None:
             f"{path}.instances",
         )
     _check_relays(region, path, found)
+    _check_zones(region, path, found)
 
 
 def _check_relays(region: Region, path: str, found: Mistakes) -> None:
@@ -141,6 +142,43 @@ def _check_relays(region: Region, path: str, found: Mistakes) -> None:
             "reads from itself, over the relays that it names: let one of them read from the queues"
             ' (write "")',
         )
+
+
+def _check_zones(region: Region, path: str, found: Mistakes) -> None:
+    for field, servers in (("pool", region.pool), ("gutter", region.gutter)):
+        for name, server in servers.items():
+            here = f"{path}.{field}.{name}.zone"
+            if server.zone:
+                _check_zone(server.zone, here, found)
+            found.require(
+                bool(server.zone) or field == "gutter" or region.rings == "region",
+                here,
+                "is missing: with `rings: zone` a server is on the ring of its zone, such as `zone: a`",
+                f"{path}.rings",
+            )
+    found.require(
+        bool(region.pool) or region.rings == "region",
+        f"{path}.rings",
+        "is zone, and there is no memcached server: name them in pool, each with its zone",
+        f"{path}.pool",
+    )
+    for name, zone in region.zones.items():
+        here = f"{path}.zones.{name}"
+        found.require(
+            name in region.instances,
+            here,
+            f"no instance {name!r} in this region{did_you_mean(name, region.instances)}",
+            f"{path}.instances",
+        )
+        _check_zone(zone, here, found)
+
+
+def _check_zone(zone: str, path: str, found: Mistakes) -> None:
+    found.require(
+        bool(REGION_NAME.fullmatch(zone)),
+        path,
+        f"{zone!r} is no zone name: it must match {REGION_NAME.pattern}",
+    )
 
 
 def _check_cells(topology: Topology, found: Mistakes) -> None:

@@ -1,5 +1,7 @@
 """The place of the drills: two regions of two instances, and links that can be broken.
 
+In region us, each instance is in a zone with a memcached server and a ring of its own.
+
 The deployment has short times, and proxied links between instances and some servers. All faults
 are undone before the next drill begins: `restore` does not help the service, it only undoes
 faults.
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+import yaml
 from redis.asyncio import Redis
 
 from cachesvc.app.embedded.server_process import ServerProcess, stop_all
@@ -210,8 +213,10 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     """The arena; its processes run while the block runs."""
     (origin,) = free_ports(1)
     detours, listens = _detours()
+    document = run_dir / "document.yaml"
+    document.write_text(_zoned(DOCUMENT.read_text()))
     fleet = Fleet(
-        DOCUMENT,
+        document,
         run_dir / "run",
         environ={**SETTINGS, "CACHESVC_L1_SNAPSHOT_DIRECTORY": str(run_dir / "snapshots")},
         namespaces=namespaces_of(origin),
@@ -226,6 +231,15 @@ def arena(run_dir: Path) -> Iterator[Arena]:
             yield Arena(fleet, links, origin)
     finally:
         links.process.stop()
+
+
+def _zoned(text: str) -> str:
+    """The document with two zones in region us, each with an instance and a ring of its own."""
+    document = yaml.safe_load(text)
+    us = document["regions"]["us"]
+    us |= {"rings": "zone", "zones": {"us-a": "a", "us-b": "b"}}
+    us["pool"]["us-m1"]["zone"], us["pool"]["us-m2"]["zone"] = "a", "b"
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:

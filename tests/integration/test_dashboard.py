@@ -43,8 +43,9 @@ version: 1
 regions:
   eu:
     queue: redis://127.0.0.1:26100/0
-    pool: {eu-m1: {address: "127.0.0.1:21101"}}
+    pool: {eu-m1: {address: "127.0.0.1:21101", zone: a}}
     instances: {eu-a: "http://127.0.0.1:8101"}
+    zones: {eu-a: a}
 cells:
   eu-1: {region: eu, url: redis://127.0.0.1:26101/0}
 namespaces:

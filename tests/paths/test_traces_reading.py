@@ -166,6 +166,50 @@ async def test_trace_63_a_copy_that_stayed_in_the_gutter_must_not_be_believed() 
     assert await i1.value("a") == b"1"
 
 
+async def test_trace_78_a_copy_in_the_ring_of_another_zone_must_not_be_believed() -> None:
+    far = FarSide()
+    store, i1 = Store(far), Instance(far, name="i1")
+    i0 = in_another_zone(far, "i0")
+    await i1.value("a")
+    await i0.value("a")
+    await asyncio.sleep(0.01)
+    store.commit()
+    await i0.invalidate("a")  # the delete that follows the fence goes to the ring of its own zone
+    for stream in (i0, i1):
+        stream.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us())])
+    i1.l1.delete(Key.of("docs", "a"))
+    held = (await far.pool.get_many([Key.of("docs", "a")]))[0]
+    assert getattr(held, "value", None) == b"0", "the old copy is really there"
+    assert await i1.value("a") == b"1"
+
+
+async def test_trace_79_a_copy_in_another_zone_must_not_be_answered_after_one_that_may_not_be_kept() -> None:
+    far = FarSide()
+    (i1,) = await started(far, "i1")
+    i0 = in_another_zone(far, "i0")
+    try:
+        for key, options in ("a", ReadOptions()), ("b", ReadOptions(no_cache=True)):
+            far.loader.default = loaded(b"0", ttl_us=1_000_000, stale_for_us=60_000_000)
+            assert await i1.paths.value(key) == b"0"
+            await asyncio.sleep(2)
+            far.loader.default = unkept(b"1")
+            await i0.get(key, options=options)  # its load goes on behind a stale answer
+            await asyncio.sleep(0.5)
+            held = (await far.pool.get_many([Key.of("docs", key)]))[0]
+            assert getattr(held, "value", None) == b"0", "the old copy is really there"
+            assert await i1.paths.value(key) == b"1"
+    finally:
+        await stop(i1)
+
+
+def in_another_zone(far: FarSide, name: str) -> Instance:
+    """An instance whose zone has a ring of its own; those that were made before have that of `far`."""
+    others, far.l2 = far.l2, ChaosTier(MemoryTier(far.clock, 1 << 20))
+    instance = Instance(far, name=name)
+    far.l2 = others
+    return instance
+
+
 async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merged_while_it_was_on_its_way() -> (
     None
 ):

@@ -12,7 +12,8 @@ from msgspec import Struct
 from cachesvc.commands.size.allocation import memcached_item, redis_keys, redis_members
 from cachesvc.commands.size.load import Load, NamespaceLoad
 from cachesvc.config.service import Service
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Region, Topology
+from cachesvc.config.zones import zone_parts
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.envelope import pack
 from cachesvc.tiers.l2.memcached import wire_name
@@ -89,9 +90,7 @@ def needs_of(topology: Topology, service: Service, load: Load) -> Iterator[Need]
         yield _cell(name, share, len(instances), followers, copies, service)
     for name, region in topology.regions.items():
         yield _queue(name, followers, copies, service)
-        whole = sum(server.weight for server in region.pool.values())
-        for server, settings in region.pool.items():
-            yield _memcached(server, settings.weight / whole, instances[name], copies)
+        yield from _pool(region, instances[name], copies)
     yield _instance(service)
 
 
@@ -151,14 +150,33 @@ def _queue(name: str, followers: int, copies: Sequence[_Copy], service: Service)
     return Need("queue", name, memory, connections, traffic)
 
 
-def _memcached(name: str, share: float, instances: int, copies: Sequence[_Copy]) -> Need:
+def _pool(region: Region, instances: int, copies: Sequence[_Copy]) -> Iterator[Need]:
+    """Yields the needs of a region's memcached servers.
+
+    With one ring for each zone, every ring has copies of all keys, and takes the part of the calls that
+    the instances have which use it.
+    """
+    parts = zone_parts(region)
+    for name, server in region.pool.items():
+        kept, part, connected = 0.0, 0.0, 0.0
+        for zone, of_zone in parts.items():
+            ring = region.ring_of(zone)
+            if name in ring:
+                share = server.weight / sum(one.weight for one in ring.values())
+                # The keys that a server has on the ring of all are among those that it has on a smaller one.
+                kept, part, connected = max(kept, share), part + of_zone * share, connected + of_zone
+        yield _memcached(name, kept, part, round(instances * connected), copies)
+
+
+def _memcached(name: str, kept: float, part: float, instances: int, copies: Sequence[_Copy]) -> Need:
+    """The needs of a server that has the share `kept` of the keys, and `part` of the calls."""
     items, traffic = 0.0, AT_REST_OF_MEMCACHED * instances
     for copy in copies:
         load = copy.load
-        items += load.keys * share * memcached_item(copy.name, copy.envelope)
-        looks = load.reads * (1 - load.l1_hits) * share
-        hits = load.reads * load.l2_hits * share
-        fills = looks - hits + load.puts * share
+        items += load.keys * kept * memcached_item(copy.name, copy.envelope)
+        looks = load.reads * (1 - load.l1_hits) * part
+        hits = load.reads * load.l2_hits * part
+        fills = looks - hits + load.puts * part
         traffic += Network(6 + copy.name, 8) * looks
         traffic += Network(0, 6 + copy.name + copy.envelope) * hits
         traffic += Network(26 + copy.name + copy.envelope, 4) * fills

@@ -34,9 +34,10 @@ class Between:
         """The same for one instance."""
         return Between(_only(instance, self._before), _only(instance, self._after))
 
-    def names(self, metric: str, label: str) -> list[str]:
+    def names(self, metric: str, label: str, **wanted: str) -> list[str]:
         """All values of a metric's label."""
-        return sorted({name for scrape in self.scrapes.values() for name in scrape.metrics.by(metric, label)})
+        found = (scrape.metrics.by(metric, label, **wanted) for scrape in self.scrapes.values())
+        return sorted({name for names in found for name in names})
 
     def sum(self, metric: str, **wanted: str) -> float | None:
         """The sum over all instances."""

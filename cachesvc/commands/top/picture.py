@@ -89,6 +89,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         conditions=found.ready.conditions,
         troubles=found.ready.troubles,
         host=next(iter(seen.names("workers", "host")), ""),
+        zone=next(iter(seen.names("zone", "zone")), ""),
     )
 
 

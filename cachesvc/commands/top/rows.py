@@ -48,6 +48,8 @@ class InstanceRow(Struct, frozen=True):
     """The sentences in which the instance says what is wrong."""
     host: str = ""
     """The host whose worker it is; empty if it is not one of several, or is silent."""
+    zone: str = ""
+    """The zone that the instance is in; empty if it is not known."""
 
 
 class ServerRow(Struct, frozen=True):
@@ -75,6 +77,8 @@ class ServerRow(Struct, frozen=True):
     """`host:port` of a cell's server, if sentinels name it; several if instances differ."""
     twin_at: Sequence[str] = ()
     """Instances that refuse the cell because it is the same server as another one."""
+    zone: str = ""
+    """The zone of a memcached server; empty if it is not known."""
 
 
 class FeedRow(Struct, frozen=True):

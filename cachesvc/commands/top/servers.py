@@ -69,6 +69,7 @@ def _memcached(server: str, seen: Between) -> ServerRow:
             for name in _above_0(seen.values("breaker_open", kind=kind, server=server))
         ),
         failing_at=_above_0(seen.rates_at("server_keys_total", server=server, outcome="error")),
+        zone=next(iter(seen.names("server_zone", "zone", server=server)), ""),
     )
 
 

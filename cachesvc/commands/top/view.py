@@ -59,7 +59,7 @@ def _instances(rows: Sequence[InstanceRow]) -> Sheet:
         if host and host != shown:
             table.add_row(Text(host, style="bold"), *[""] * 10)
         shown = host
-        name = f"  {row.name}" if host else row.name
+        name = _in_zone(f"  {row.name}" if host else row.name, row.zone)
         if row.silent:
             table.add_row(name, Text("silent", style=_BAD), is_bad=True)
             continue
@@ -86,6 +86,10 @@ def _host_of(row: InstanceRow, rows: Iterable[InstanceRow]) -> str:
     return row.host or next((host for host in hosts if row.silent and _is_worker(row.name, host)), "")
 
 
+def _in_zone(name: str, zone: str) -> str:
+    return f"{name} (zone {zone})" if zone else name
+
+
 def _is_worker(name: str, host: str) -> bool:
     return name.startswith(f"{host}-") and name.removeprefix(f"{host}-").isdecimal()
 
@@ -105,7 +109,9 @@ def _servers(rows: Iterable[ServerRow]) -> Sheet:
     )
     for row in rows:
         table.add_row(
-            Text(row.name.upper(), style="bold") if row.kind == "tier" else f"  {_at(row.name, row.master)}",
+            Text(row.name.upper(), style="bold")
+            if row.kind == "tier"
+            else f"  {_in_zone(_at(row.name, row.master), row.zone)}",
             _state_of(row),
             rate(row.asked),
             seconds(row.p50),

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from cachesvc.config.topology import MemcachedServer, Region, Topology
+from cachesvc.config.topology import MemcachedServer, Topology
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l3.placement import Placement
@@ -24,7 +24,7 @@ class Move(Struct, frozen=True):
     """A share of the keys or partitions that go from one server to another one."""
 
     where: str
-    """The region whose memcached servers these are; empty for cells."""
+    """The region (and zone) whose memcached servers these are; empty for cells."""
     before: str
     after: str
     share: float
@@ -53,10 +53,9 @@ def moves_of_partitions(before: Topology, after: Topology) -> Sequence[Move]:
 
 
 def moves_of_keys(before: Topology, after: Topology) -> Iterator[Move]:
-    """Yields the shares of keys that change their memcached server, region by region."""
-    for name in both(before.regions, after.regions):
-        was, now = _ring(before.regions[name]), _ring(after.regions[name])
-        if was is None or now is None or was.weights == now.weights:
+    """Yields the shares of keys that change their memcached server, ring by ring."""
+    for name, was, now in _rings(before, after):
+        if was.weights == now.weights:
             continue
         found: Counter[tuple[str, str]] = Counter()
         points = sorted({0, *was.points, *now.points, _CIRCLE})
@@ -71,11 +70,7 @@ def moves_of_keys(before: Topology, after: Topology) -> Iterator[Move]:
 def moves_of_given(before: Topology, after: Topology, keys: Iterable[Key]) -> Iterator[KeyMove]:
     """Yields the servers that these keys change, in every region and every cell."""
     was, now = Placement(before), Placement(after)
-    rings = [
-        (name, was_ring, now_ring)
-        for name in both(before.regions, after.regions)
-        if (was_ring := _ring(before.regions[name])) and (now_ring := _ring(after.regions[name]))
-    ]
+    rings = list(_rings(before, after))
     for key in keys:
         shown = f"{key.namespace}/{key.text}"
         if (cell := was.home(key.text)) != now.home(key.text):
@@ -91,9 +86,16 @@ def both(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]
     return [name for name in before if name in after]
 
 
-def _ring(region: Region) -> Ring | None:
-    return Ring(_weights(region.pool)) if region.pool else None
+def _rings(before: Topology, after: Topology) -> Iterator[tuple[str, Ring, Ring]]:
+    """Yields each ring of memcached servers with its name, as it was and as it is to be."""
+    for name in both(before.regions, after.regions):
+        was, now = before.regions[name], after.regions[name]
+        if not was.pool or not now.pool:
+            continue
+        servers = (*was.pool.values(), *now.pool.values())
+        for zone in sorted({one.zone for one in servers}) if "zone" in (was.rings, now.rings) else [""]:
+            yield f"{name} zone {zone}" if zone else name, _ring(was.ring_of(zone)), _ring(now.ring_of(zone))
 
 
-def _weights(pool: Mapping[str, MemcachedServer]) -> dict[str, float]:
-    return {name: server.weight for name, server in pool.items()}
+def _ring(servers: Mapping[str, MemcachedServer]) -> Ring:
+    return Ring({name: server.weight for name, server in servers.items()})

@@ -140,6 +140,12 @@ class MemcachedTier:
         """The bytes that were sent to the server or came from it since the start."""
         return self._client.moved_bytes
 
+    def bytes_sent(self) -> int:
+        return self._client.sent_bytes
+
+    def bytes_received(self) -> int:
+        return self._client.received_bytes
+
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now_us = self._clock.now_us()
         pack, longest_us = self._pack, self._longest_us

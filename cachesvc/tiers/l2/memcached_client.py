@@ -81,8 +81,8 @@ class PipelinedClient(AnyAddressClient):
     """The look at the socket of the open connection."""
     is_learning = True
     """True until the first exchange on a connection has ended."""
-    moved_bytes = 0
-    """The bytes that were sent and received, ever. The event loop reads it."""
+    sent_bytes = received_bytes = 0
+    """The bytes that were sent and received, ever. The event loop reads them."""
     _moved_before = 0
     """The same when the running exchange began."""
     _began = 0.0
@@ -102,6 +102,11 @@ class PipelinedClient(AnyAddressClient):
         super().__init__(address, access, **settings)
         self.round_trip = RoundTrip(round_trip_at_most)
         """That to the server, as the exchanges on all connections measured it."""
+
+    @property
+    def moved_bytes(self) -> int:
+        """The bytes that were sent and received, ever."""
+        return self.sent_bytes + self.received_bytes
 
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Returns the values held under `names`, which must be legal (`wire_name`).
@@ -233,14 +238,14 @@ class PipelinedClient(AnyAddressClient):
     def _send(self, data: bytes) -> None:
         if len(data) <= _SEND_BYTES:
             self.sock.sendall(data)
-            self.moved_bytes += len(data)
+            self.sent_bytes += len(data)
             return
         with memoryview(data) as view:
             for start in range(0, len(data), _SEND_BYTES):
                 self._shorten()
                 piece = view[start : start + _SEND_BYTES]
                 self.sock.sendall(piece)
-                self.moved_bytes += len(piece)
+                self.sent_bytes += len(piece)
 
     def _limit(self, seconds: float | None) -> None:
         """Sets the time limit of the exchanges from now on."""
@@ -252,7 +257,7 @@ class PipelinedClient(AnyAddressClient):
         received: bytes = self.sock.recv(_RECEIVE_BYTES)
         if not received:
             raise MemcacheUnexpectedCloseError
-        self.moved_bytes += len(received)
+        self.received_bytes += len(received)
         missing = at_least - len(received)
         return received if missing <= 0 else received + self._receive_more(missing)
 
@@ -264,7 +269,7 @@ class PipelinedClient(AnyAddressClient):
             parts.append(self.sock.recv(_RECEIVE_BYTES))
             if not parts[-1]:
                 raise MemcacheUnexpectedCloseError
-            self.moved_bytes += len(parts[-1])
+            self.received_bytes += len(parts[-1])
             at_least -= len(parts[-1])
         return b"".join(parts)
 

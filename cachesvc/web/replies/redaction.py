@@ -40,7 +40,11 @@ def seen_topology(topology: Topology, namespaces: Collection[str]) -> dict[str, 
     return {
         "version": topology.version,
         "regions": {
-            name: {"instances": _shown(region.instances), "operations": _shown(region.operations)}
+            name: {
+                "instances": _shown(region.instances),
+                "operations": _shown(region.operations),
+                **({"zones": _shown(region.zones)} if region.zones else {}),
+            }
             for name, region in topology.regions.items()
         },
         "namespaces": {name: {"owner": topology.namespaces[name].owner} for name in namespaces},

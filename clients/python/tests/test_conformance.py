@@ -202,6 +202,22 @@ def spread(given: dict[str, Any]) -> list[str]:
     return [name for name in Ring(given["instances"]).preference(key) if name in asked]
 
 
+def home_in_zone(given: dict[str, Any]) -> str:
+    """Returns the instance that a client in the zone asks for the key."""
+    urls = {name: f"http://10.0.0.{nth}:8080" for nth, name in enumerate(given["zones"])}
+    known = Region(urls_of("http://10.0.1.0:8080"), Random(1), shared=False, zone=given["zone"])
+    known.use(urls, {name: zone for name, zone in given["zones"].items() if zone})
+    for endpoint in known.probes(0.0):
+        endpoint.probed(0.001)
+    out = [urls[name] for name in given["out"]]
+    for endpoint in known.candidates(0.0):
+        for _ in range(2 if str(endpoint.base) in out else 0):
+            endpoint.failed(0.0)
+    known.probes(0.2)
+    asked = str(known.home(target_digest(given["key"]), 0.2).base)
+    return {url: str(name) for name, url in urls.items()}[asked]
+
+
 def _requests() -> NamespaceRequests:
     writes = OwnWrites(lambda: 0.0)
     return NamespaceRequests("pages", writes, Near(lambda: 0.0, writes.heed))
@@ -251,6 +267,7 @@ FUNCTIONS: dict[str, Any] = {
     "paced_moment": paced_moment,
     "ring_order": ring_order,
     "spread": spread,
+    "home_in_zone": home_in_zone,
     "path": path,
     "key": may_be_a_key,
     "tag": may_be_a_tag,

@@ -51,9 +51,10 @@ def keys_of(cache: Cache, url: str, namespace: str = "pages") -> Iterator[str]:
     calls = cache.namespace(namespace)._calls
     for nth in range(10_000):
         key = f"k{nth}"
-        ring = cache._region._ring
+        digest = calls._requests.digest(key)
+        ring = cache._region._rings.of(digest)
         assert ring is not None
-        home = cache._region._instances[ring.first(calls._requests.digest(key))]
+        home = cache._region._instances[ring.first(digest)]
         if str(home.base) == url:
             yield key
 

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.cli import main
 from cachesvc.commands.size.allocation import allocated, memcached_item, redis_keys, redis_members
-from cachesvc.commands.size.load import EXAMPLE
+from cachesvc.commands.size.load import EXAMPLE, Load, NamespaceLoad
+from cachesvc.commands.size.needs import Need, needs_of
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.model.units import Size
 
 TOPOLOGY = "config/two-regions.yaml"
 
@@ -58,6 +63,26 @@ def test_the_example_is_a_load_document(tmp_path: Path, capsys: pytest.CaptureFi
     assert cell["memory"]["copies"] > 500_000 * 1_200
     assert main(["size", str(document), "--topology", TOPOLOGY], {}) == 0
     assert "cell eu-1" in capsys.readouterr().out
+
+
+def test_each_zone_with_a_ring_of_its_own_keeps_all_keys_and_has_its_part_of_the_calls() -> None:
+    one, other = (
+        MemcachedServer("127.0.0.1:1", zone="a"),
+        MemcachedServer("127.0.0.1:2", zone="b"),
+    )
+    whole = Region("redis://q", {"m1": one, "m2": other}, instances={"i1": "http://a", "i2": "http://b"})
+    zoned = replace(whole, rings="zone", zones={"i1": "a", "i2": "b"})
+    found = [memcached_of(region) for region in (whole, zoned)]
+    assert [need.bytes for need in found[1]] == [2 * need.bytes for need in found[0]]
+    assert [need.connections for need in found[1]] == [1, 1]
+    for before, after in zip(*found, strict=True):
+        assert after.network.received == pytest.approx(before.network.received, abs=5)
+
+
+def memcached_of(region: Region) -> list[Need]:
+    topology = Topology(1, {"eu": region}, {"c1": Cell("eu", "redis://c")}, {"pages": Namespace("tests")})
+    load = Load({"pages": NamespaceLoad(1000, Size(1000), reads=100.0)})
+    return [need for need in needs_of(topology, Service(), load) if need.kind == "memcached"]
 
 
 def test_mistakes_are_told_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

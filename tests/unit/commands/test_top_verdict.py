@@ -239,6 +239,18 @@ def test_workers_stand_under_their_host_also_one_that_is_silent() -> None:
     assert table == [["eu-a", "ready"], ["eu-b"], ["eu-b-0", "ready"], ["eu-b-1", "silent"]]
 
 
+def test_instances_and_memcached_servers_are_shown_with_their_zone() -> None:
+    metrics = Exposition.parse(
+        'cachesvc_zone{zone="a"} 1\n'
+        'cachesvc_server_zone{server="m1",zone="b"} 1\n'
+        'cachesvc_server_keys_total{server="m1",outcome="hit"} 1\n'
+    )
+    seen: dict[str, Scrape | Silence] = {"eu-a": Scrape(1.0, metrics, Ready(True))}
+    text = shown(picture_of(seen, seen))
+    assert line(text, "eu-a")[:4] == ["eu-a", "(zone", "a)", "ready"]
+    assert line(text, "m1")[:3] == ["m1", "(zone", "b)"]
+
+
 def test_whose_debug_token_is_another_one_is_said_above_the_digests() -> None:
     seen = picture_of({}, {"eu-a": replace(scrape(1.0), refuses_token=True)})
     assert "hot key (token refused at eu-a)" in shown(seen)

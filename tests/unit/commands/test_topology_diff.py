@@ -177,3 +177,16 @@ def test_former_lines_make_the_placement_that_was(tmp_path: Path, documents: Doc
     placement = Placement(load_topology(tmp_path / "new")).former
     assert placement is not None
     assert placement.id == Placement(load_topology(tmp_path / "old")).id
+
+
+def test_keys_move_within_the_ring_of_each_zone(documents: Documents) -> None:
+    def zoned(**rings: str) -> dict[str, Any]:
+        pool = {name: {"address": f"{name}:11211", "zone": name[0]} for name in ("a1", "a2", "b1")}
+        return changed(version=8, regions={"eu": {"queue": "redis://q:1/0", "pool": pool, **rings}})
+
+    code, said = documents.diff(zoned(rings="zone"), old={**zoned(), "version": 7})
+    assert code == 2
+    assert "Keys of eu zone a that change their memcached server" in said
+    assert "b1 → a1" in said
+    assert "Keys of eu zone b that change their memcached server" in said
+    assert "a1 → a2" not in said

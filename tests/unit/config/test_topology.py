@@ -143,6 +143,23 @@ CASES: list[tuple[str, Any, str]] = [
         "$.regions.eu.gutter.g1.address: 'stand-in' is no host:port, tls:host:port or unix:/path",
     ),
     (
+        "regions/eu/rings",
+        "zone",
+        "$.regions.eu.pool.m1.zone: is missing: with `rings: zone` a server is on the ring of its zone",
+    ),
+    (
+        "regions/us-west",
+        {"queue": "redis://127.0.0.1:26200/0", "rings": "zone"},
+        "$.regions.us-west.rings: is zone, and there is no memcached server",
+    ),
+    (
+        "regions/eu/zones",
+        {"eu-b": "a"},
+        "$.regions.eu.zones.eu-b: no instance 'eu-b' in this region (did you mean 'eu-a'?)",
+    ),
+    ("regions/eu/zones", {"eu-a": "A z"}, "$.regions.eu.zones.eu-a: 'A z' is no zone name"),
+    ("regions/eu/pool/m1/zone", "1a", "$.regions.eu.pool.m1.zone: '1a' is no zone name"),
+    (
         "regions/us-west",
         {"queue": "redis://127.0.0.1:26200/0", "gutter": {"g1": {"address": "h:11311"}}},
         "$.regions.us-west.gutter: takes the keys of the servers in pool, and there are none",

@@ -39,7 +39,8 @@ def keys_of(cache: Cache, url: str) -> Iterator[str]:
     region: Any = cache._region
     requests = cache.namespace("pages")._calls._requests
     for nth in range(10_000):
-        if str(region._instances[region._ring.first(requests.digest(f"k{nth}"))].base) == url:
+        digest = requests.digest(f"k{nth}")
+        if str(region._instances[region._rings.of(digest).first(digest)].base) == url:
             yield f"k{nth}"
 
 

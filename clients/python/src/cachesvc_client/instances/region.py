@@ -1,6 +1,6 @@
 """The instances of the region that the client was pointed at, and which of them to ask.
 
-    configured URLs, in order → GET /v1/topology → the region's instances → a ring over their names
+    configured URLs, in order → GET /v1/topology → the region's instances → rings of their names
 
 The configured URLs are asked in their order until the topology is known, and where it names no
 instances (they may all stand behind one address). They stay the last resort: an instance's own
@@ -12,6 +12,7 @@ No I/O happens here: the owner asks for the document when it is due. Times are m
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +20,7 @@ from yarl import URL
 
 from cachesvc_client.instances.endpoints import Endpoint, spelled, urls_of
 from cachesvc_client.instances.hot_keys import HotKeys
-from cachesvc_client.instances.ring import Ring
+from cachesvc_client.instances.rings import Rings
 
 TOPOLOGY_PATH = "/v1/topology"
 REFRESH_SECONDS = 30.0
@@ -40,6 +41,7 @@ class _Here(Struct):
 
 class _Region(Struct):
     instances: dict[str, str] = {}
+    zones: dict[str, str] = {}
 
 
 class _Topology(Struct):
@@ -55,9 +57,12 @@ def instances_of(document: bytes) -> dict[str, str]:
 
     Empty if the document does not say. Raises `ValueError` if it is no topology.
     """
+    return _region_in(document).instances
+
+
+def _region_in(document: bytes) -> _Region:
     topology = _decode(document)
-    region = topology.regions.get(topology.here.region)
-    return region.instances if region is not None else {}
+    return topology.regions.get(topology.here.region) or _Region()
 
 
 class Region:
@@ -68,13 +73,22 @@ class Region:
     """
 
     def __init__(
-        self, urls: Sequence[URL], rng: random.Random, *, discover: bool = True, shared: bool = True
+        self,
+        urls: Sequence[URL],
+        rng: random.Random,
+        *,
+        discover: bool = True,
+        shared: bool = True,
+        zone: str = "",
     ) -> None:
         """`discover`: False, and only the configured URLs are asked.
 
         `shared`: False, and what is known of the instances is this client's alone. It is for a session
         that was passed in, which may go another way to the same addresses.
+
+        `zone`: that of this client, whose instances are preferred.
         """
+        self._zone = zone
         self._rng = rng
         self._discover = discover
         self._hot = HotKeys(rng)
@@ -85,7 +99,7 @@ class Region:
         self._endpoint: Callable[..., Endpoint] = Endpoint.at if shared else Endpoint
         self._configured = [self._endpoint(url) for url in urls]
         self._instances: dict[str, Endpoint] = {}
-        self._ring: Ring | None = None
+        self._rings = Rings(self._zone)
         self._everyone = list(self._configured)
         self._sole: Endpoint | None = self._configured[0]
         self._due = 0.0
@@ -114,20 +128,21 @@ class Region:
 
     def learn(self, document: bytes) -> None:
         """Uses the instances of a document. Raises `ValueError` if it is none; nothing changes."""
-        self.use(instances_of(document))
+        region = _region_in(document)
+        self.use(region.instances, region.zones)
 
-    def use(self, instances: Mapping[str, str]) -> None:
+    def use(self, instances: Mapping[str, str], zones: Mapping[str, str] = MappingProxyType({})) -> None:
         """Uses these instances. One whose URL is known keeps its failures; others are dropped."""
         known = {spelled(endpoint.base): endpoint for endpoint in self._everyone}
         found: dict[str, Endpoint] = {}
         for name, text in instances.items():
             (url,) = urls_of(text)
             found[name] = known.get(spelled(url)) or self._endpoint(url, is_proven=False)
-        if self._ring is None or self._ring.names != found.keys():
-            self._ring = Ring(found) if found else None
+        self._rings.use(found, zones)
         self._instances = found
-        self._everyone = list(dict.fromkeys((*found.values(), *self._configured)))
-        everybodys = list(found.values()) or self._configured[:1]
+        near = [one for name, one in found.items() if self._zone and zones.get(name) == self._zone]
+        self._everyone = list(dict.fromkeys((*near, *found.values(), *self._configured)))
+        everybodys = near or list(found.values()) or self._configured[:1]
         self._sole = everybodys[0] if len(everybodys) == 1 else None
         self._looked = float("-inf")
 
@@ -146,11 +161,12 @@ class Region:
         if now < self._looked + LOOK_SECONDS:
             return []
         self._looked = now
+        self._rings.look()
         return [endpoint for endpoint in self._everyone if endpoint.claim_probe(now)]
 
     @property
     def sole(self) -> Endpoint | None:
-        """The only instance, if there is one and nothing speaks against it; None otherwise.
+        """The only instance (of the own zone), if nothing speaks against it; None otherwise.
 
         Then no key needs a digest, the most expensive part of a request.
         """
@@ -163,14 +179,14 @@ class Region:
         If all instances are out of reach, a configured URL may still be well: it may lead to them by
         another way.
         """
-        ring = self._ring
+        ring = self._rings.of(key_digest)
         if ring is None:
             well = (one for one in self._configured if one.is_well(now))
             return next(well, None) or self.candidates(now)[0]
         own = self._instances[ring.first(key_digest)]
         if own.is_well(now):
             return own
-        heirs = (self._instances[name] for name in ring.preference(key_digest))
+        heirs = (self._instances[name] for name in self._rings.preference(key_digest))
         others = (other for other in (*heirs, *self._configured) if other is not own)
         return next((other for other in others if other.is_well(now)), own)
 
@@ -179,9 +195,11 @@ class Region:
 
         An instance that something speaks against is passed over, and `home` asked.
         """
-        ring = self._ring
-        if self._hot and ring is not None and (turn := self._hot.turn(key_digest, now)) is not None:
+        if self._hot and (turn := self._hot.turn(key_digest, now)) is not None:
             instances, nth = turn
+            ring = self._rings.of(key_digest)
+            if ring is None:
+                return self.home(key_digest, now)
             names = ring.preference(key_digest, instances)
             if (one := self._instances[names[nth % len(names)]]).is_clean:
                 return one
@@ -193,7 +211,7 @@ class Region:
 
     def is_elsewhere(self, key_digest: int, endpoint: Endpoint | None, now: float) -> bool:
         """True if the key is spread, and `endpoint` is not its own instance, where fills go."""
-        ring = self._ring
+        ring = self._rings.of(key_digest)
         if ring is None or not self._hot.instances(key_digest, now):
             return False
         return self._instances[ring.first(key_digest)] is not endpoint
@@ -236,4 +254,4 @@ class Region:
 
     def feed_urls(self) -> list[str]:
         """The base URLs at which the feed of fences may be followed."""
-        return [str(endpoint.base) for endpoint in self._everyone]
+        return [str(endpoint.base) for endpoint in self._rings.near or self._everyone]

@@ -14,6 +14,7 @@ from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
 from cachesvc_client.instances.tls import Tls, context_of
+from cachesvc_client.instances.zone import zone_of
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
@@ -72,6 +73,7 @@ class Cache:
         discover: bool,
         batching: bool,
         caller: str,
+        zone: str,
         traceparent: Traceparent,
         token: TokenSource | None,
         session: Session | None,
@@ -81,7 +83,7 @@ class Cache:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
         self._points_at = (urls, session is None)
         """The configured URLs, and True if what is known of the instances is shared."""
-        self._region = Region(urls, spread, discover=discover, shared=session is None)
+        self._region = Region(urls, spread, discover=discover, shared=session is None, zone=zone)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._bearer = Bearer(token, tls_only=self._region.has_tls)
         self._transport = Transport(
@@ -126,6 +128,7 @@ class Cache:
         batching: bool = True,
         discover: bool = True,
         caller: str = "",
+        zone: str | None = None,
         token: TokenSource | None = None,
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
@@ -147,6 +150,8 @@ class Cache:
         - `discover`: the region's instances are asked directly, each for its share of the keys;
           False: only the instances named here.
         - `caller`: the name that the service's audit has beside the proved identity and the address.
+        - `zone`: the zone that this process is in. As long as enough of the instances in it are well,
+          only these are asked. Unless given, the variable `CACHESVC_ZONE` says it.
         - `token`: what shows the service who this client is (`Authorization: Bearer`): a text, the path
           of a file (a `pathlib.Path`), which is read again when it changes, or a function that returns
           the token. If the service refuses the token, it is fetched once more; then calls
@@ -182,6 +187,7 @@ class Cache:
             batching=batching,
             discover=discover,
             caller=check_caller(caller),
+            zone=zone_of(zone),
             token=check_source(token),
             traceparent=traceparent,
             session=session,
