@@ -73,6 +73,9 @@ CROWD_SECONDS = 0.002
 
 One request at least. Others wait behind it; that it is short costs the crowd alone, whose next
 request is let in a little later."""
+LONGEST_CROWD = 10
+"""As soon as the process has no time left, the queue of the crowd is cut to so many times
+`CROWD_SECONDS`, and becomes a quarter shorter in each window after that."""
 REFUSAL_COST = 0.5
 """The cost of a refusal, where a read of one key costs 1: 0.15 ms of 0.3 ms."""
 MEMORY = 0.75
@@ -382,13 +385,13 @@ class Overload:
         """
         before = min(self._crowd_bound, self._bound)
         if not (self._is_mixed and self.is_shedding):
-            self._crowd_bound = self._bound
+            self._crowd_bound = self._most
         elif not is_busy:
             self._crowd_bound = min(self._bound, 2 * before)
-        elif before == self._bound:
+        elif self._crowd_bound == self._most:
             self._crowd_bound = max(1, short)
         else:
-            self._crowd_bound = max(1, short, before * 3 // 4)
+            self._crowd_bound = max(1, short, min(before * 3 // 4, LONGEST_CROWD * short))
 
 
 def fair_level(capacity: float, asks: Iterable[float]) -> float:
