@@ -177,6 +177,8 @@ def _supervise(
         _announce(service, topology, lines, address(_host_to_ask(server.host), server.port), at)
 
     stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
+    if service.l1.snapshot.directory:
+        stop_seconds += service.l1.snapshot.timeout.seconds
     return Supervisor(names_of(service), work, serving=serving, stop_seconds=stop_seconds).run()
 
 

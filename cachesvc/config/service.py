@@ -171,6 +171,22 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """TLS of the port."""
 
 
+class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that keeps L1 warm over a restart."""
+
+    directory: str = ""
+    """The directory of the file, on a local disk; each instance has a file of its own in it,
+    which only its user can read. It holds values as they are in memory. At a stop the copies that
+    were used last are written; at the next start they are taken if the same queues are read, each
+    only if it may still be answered. Empty: L1 begins empty."""
+    budget: Size = Size.parse("64MiB")
+    """About how many bytes of copies are written, counted as `l1.budget` counts them. It must
+    be more than 0. Several workers divide it among them."""
+    timeout: Duration = Duration.parse("5s")
+    """How long a stop may take to write the file, and a start to take its copies, until which
+    the instance is not ready; longer than 0. What is not written or taken by then is left out."""
+
+
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
     """The copies in the memory of this process."""
 
@@ -182,6 +198,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     max_entries: int = 4_000_000
     """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
     evicts copies."""
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    """The file that keeps L1 warm over a restart."""
 
 
 class L2(Struct, frozen=True, forbid_unknown_fields=True):
@@ -468,6 +486,8 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         _check_server(service.server, found)
         found.require(service.l1.budget >= 1 << 20, "$.l1.budget", "below 1MiB nothing is kept; give it more")
         found.require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
+        found.require(service.l1.snapshot.budget > 0, "$.l1.snapshot.budget", "must be more than 0")
+        found.require(service.l1.snapshot.timeout > 0, "$.l1.snapshot.timeout", "must be longer than 0")
         for name, far in (("l2", service.l2), ("l3", service.l3)):
             found.require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
             found.require(
