@@ -13,7 +13,7 @@ from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import digest, namespace_id
-from cachesvc.model.entry import Entry, Key
+from cachesvc.model.entry import Entry, Key, digests_of
 from cachesvc.model.fence import TokenPairs
 from cachesvc.model.requests import ReadOptions
 from cachesvc.tiers.l3.contract import Reply
@@ -69,7 +69,7 @@ class Admission:
                 entry if entry is not None and self.is_fresh(entry, key, namespace, now) else None
                 for entry, key in zip(entries, keys, strict=True)
             ]
-        return fences.fresh(entries, keys, now)
+        return fences.fresh(entries, digests_of(keys), keys[0].namespace, now) if keys else []
 
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
         """The standing of a copy from L1 or L2, or of one that its home cell cannot vouch for."""

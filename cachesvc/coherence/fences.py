@@ -23,7 +23,7 @@ from cachesvc.coherence.recent_merges import RecentMerges
 from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
-from cachesvc.model.entry import Entry, Key
+from cachesvc.model.entry import Entry
 from cachesvc.model.fence import EVERYTHING, Fence, Issuers
 
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
@@ -424,27 +424,28 @@ class Fences:
             return False
         return namespace not in self._namespaces or as_of > self._namespaces[namespace]
 
-    def fresh(self, entries: Sequence[Entry | None], keys: Sequence[Key], now_us: int) -> list[Entry | None]:
+    def fresh(
+        self, entries: Sequence[Entry | None], digests: Sequence[int], namespace: str, now_us: int
+    ) -> list[Entry | None]:
         """Returns the entries; None stands for each that is stale or that `admits` refuses.
 
-        The keys are of one namespace. Nearly all copies pass a part of the rule that is looked at by hand,
-        as a call for each would cost as much; `admits` decides about the others.
+        `digests` are those of the entries' keys, which are of one namespace. Nearly all copies pass a part
+        of the rule that is looked at by hand, as a call for each would cost as much; `admits` decides about
+        the others.
         """
-        if not keys:
-            return []
-        admits, floor = self.admits, max(self.floor, self._namespaces.get(keys[0].namespace, self.floor))
+        admits, floor = self.admits, max(self.floor, self._namespaces.get(namespace, self.floor))
         latest, row0, mask = now_us + self._ahead_us, self._row0, self._mask
         found: list[Entry | None] = []
-        for entry, key in zip(entries, keys, strict=True):
+        for entry, key_digest in zip(entries, digests, strict=True):
             is_good = entry is not None and (
                 entry.fresh_until > now_us
                 and (
                     (
                         floor < (as_of := entry.as_of) <= latest
-                        and as_of > row0[key.digest & mask]
+                        and as_of > row0[key_digest & mask]
                         and not entry.tag_digests
                     )
-                    or admits(entry, key.digest, key.namespace, now_us)
+                    or admits(entry, key_digest, namespace, now_us)
                 )
             )
             found.append(entry if is_good else None)

@@ -14,12 +14,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from msgspec import Struct
 
 from cachesvc.coherence.admission import Admission, Standing, is_due_early
 from cachesvc.config.topology import Namespace
-from cachesvc.model.entry import Entry, Key
+from cachesvc.model.entry import Entry, Key, digests_of
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
@@ -148,34 +149,48 @@ class Reader:
         return entry
 
     def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
-        """The result of `peek` for each key, in order, at half the cost."""
-        contract = self._namespaces[namespace]
-        now = self._clock.now_us()
-        sample, mask = self._sample, self._ghosts.mask
-        refreshes = contract.origin is not None
-        found = self._admission.fresh_of(self._l1.get_many(keys), keys, contract, now)
-        hits = before = self.tally.l1.hits
-        next_hit = sample.next_hit
-        for i, entry in enumerate(found):
-            if entry is not None:
-                if not entry.confirmed:
-                    found[i] = None
-                    continue
-                key = keys[i]
-                hits += 1
-                if hits >= next_hit:
-                    sample.note(key, entry)
-                    next_hit = sample.next_hit
-                if not key.digest & mask:
-                    self._ghosts.read(key)
-                if (
-                    refreshes
-                    and entry.load_ms
-                    and is_due_early(entry, now, contract.early_refresh, self._rng)
-                ):
-                    self._refresh_early(key, contract, entry)
-        self.tally.l1.hits += hits - before
+        """The result of `peek` for each key, in order, at a third of the cost."""
+        found = self._fresh_of(namespace, keys)
+        hits = [i for i, entry in enumerate(found) if entry is not None]
+        if len(hits) == len(found):
+            self.count_hits(namespace, keys, cast(Sequence[Entry], found))
+        elif hits:
+            copies = [entry for entry in found if entry is not None]
+            self.count_hits(namespace, [keys[i] for i in hits], copies)
         return found
+
+    def peek_all(self, namespace: str, keys: Sequence[Key]) -> Sequence[Entry] | None:
+        """The results of `peek_many` if L1 has all of them; else None.
+
+        No read is counted: that is left to `count_hits`.
+        """
+        if self._l1.peek(keys[0]) is None:  # so most batches that L1 does not know cost one look
+            return None
+        found = self._fresh_of(namespace, keys)
+        return None if None in found else cast(Sequence[Entry], found)
+
+    def count_hits(self, namespace: str, keys: Sequence[Key], entries: Sequence[Entry]) -> None:
+        """Counts reads that are answered with these copies, which `peek_all` has found."""
+        contract = self._namespaces[namespace]
+        before = self.tally.l1.hits
+        self.tally.l1.hits = after = before + len(entries)
+        while (next_hit := self._sample.next_hit) <= after:
+            at = max(0, next_hit - before - 1)
+            self._sample.note(keys[at], entries[at])
+        mask = self._ghosts.mask
+        for at in [i for i, digest in enumerate(digests_of(keys)) if not digest & mask]:
+            self._ghosts.read(keys[at])
+        if contract.origin is not None:
+            now = self._clock.now_us()
+            for at, entry in enumerate(entries):
+                if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                    self._refresh_early(keys[at], contract, entry)
+
+    def _fresh_of(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
+        """The results of `peek` for these keys. No read is counted."""
+        contract, now = self._namespaces[namespace], self._clock.now_us()
+        found = self._admission.fresh_of(self._l1.get_many(keys), keys, contract, now)
+        return [entry if entry is None or entry.confirmed else None for entry in found]
 
     def largest(self, namespace: str) -> int:
         """The largest charge of an entry of this namespace that L1 has ever kept, in bytes."""

@@ -83,6 +83,14 @@ class Reading(Protocol):
         """
         ...
 
+    def peek_all(self, namespace: str, keys: Sequence[Key], /) -> Sequence[Entry] | None:
+        """Returns the results of `peek_many` if all are copies; else None. It counts nothing."""
+        ...
+
+    def count_hits(self, namespace: str, keys: Sequence[Key], entries: Sequence[Entry], /) -> None:
+        """Counts reads that are answered with these copies, which `peek_all` has returned."""
+        ...
+
     def largest(self, namespace: str, /) -> int:
         """Returns a number of bytes that no value of the namespace in L1 exceeds."""
         ...

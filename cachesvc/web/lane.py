@@ -1,4 +1,4 @@
-"""The fast lane: plain reads that L1 answers, by the bytes of their requests.
+"""The fast lane: plain reads and batches that L1 answers, by the bytes of their requests.
 
 There is no second HTTP parser. A request that asks for nothing special is `GET`, a plain path,
 `HTTP/1.1`, and a block of header lines that change nothing. Such a block is known once aiohttp's
@@ -15,16 +15,21 @@ when, the door is asked at each request.
 
 `traceparent` is another one in each request. So a block is known without its value, which stands
 in one well-formed line.
+
+A batch (`POST /v1/pages:get`) is known likewise, by its own blocks: without the values of
+`Content-Length` and `Cachesvc-Timeout` either. The first one says where the body ends, which must
+have come as a whole. The second one matters only for what L1 does not answer.
 """
 
 import re
 from collections.abc import Callable, Collection
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from msgspec import Struct
 
 from cachesvc.model.entry import Key
+from cachesvc.web.requests.bodies import JSON, MSGPACK, media_of
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.options import plain_headers
 from cachesvc.web.routing import PLAIN_PATH
@@ -36,7 +41,17 @@ LONGEST_BLOCK = 2048
 END_OF_HEAD = b"\r\n\r\n"
 
 _PLAIN_GET = re.compile(rb"GET %b HTTP/1\.1\r\n" % PLAIN_PATH.encode()).match
+_PLAIN_BATCH = re.compile(rb"POST /v1/([a-z0-9_-]+):get HTTP/1\.1\r\n").match
 _TRACEPARENT = re.compile(rb"\n[Tt]raceparent: (00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})\r\n").search
+_LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,6})\r\n").search
+_TIMEOUT = re.compile(rb"\n[Cc]achesvc-[Tt]imeout: ([1-9][0-9]{0,8}(?:us|ms|s))\r\n").search
+
+
+ANY_TIMEOUT = b"1s"
+"""Stands for every well-formed `Cachesvc-Timeout`. An empty one would be refused."""
+_OF_BATCHES = ("Content-Type", "Content-Length", "Cachesvc-Timeout")
+"""The headers that a plain batch has, or may have, beside those of a plain read."""
+T = TypeVar("T")
 
 
 class PlainRead(Struct, frozen=True, gc=False):
@@ -50,10 +65,23 @@ class PlainRead(Struct, frozen=True, gc=False):
     """The place behind its last byte."""
 
 
-Answering: TypeAlias = Callable[[PlainRead, int], bytes | None]
-"""Returns the whole answer to a read whose value L1 has, if it may be given now.
+class PlainBatch(Struct, frozen=True, gc=False):
+    """A plain batch of reads, as its bytes say it. Nothing has looked at its body."""
 
-The number is the most bytes that the value may have.
+    namespace: str
+    media: str
+    """The media type of the body."""
+    body: bytes
+    traceparent: bytes
+    authorization: bytes
+    end: int
+
+
+Plain: TypeAlias = PlainRead | PlainBatch
+Answering: TypeAlias = Callable[[Plain, int], bytes | None]
+"""Returns the whole answer to what L1 has all values of, if it may be given now.
+
+The number is the most bytes that the values may have.
 """
 
 
@@ -67,54 +95,107 @@ class Lane:
         self._hosts = hosts
         self._blocks: dict[bytes, bytes] = {}
         """Block of header lines without the value of `traceparent` → value of `Authorization`."""
+        self._batches: dict[bytes, tuple[bytes, str]] = {}
+        """Block of a batch, without the values that change → `Authorization`, and the media type."""
 
     def __repr__(self) -> str:
-        return f"<Lane [{len(self._blocks)} blocks known]>"
+        return f"<Lane [{len(self._blocks) + len(self._batches)} blocks known]>"
 
-    def read(self, data: bytes, at: int) -> PlainRead | None:
-        """Returns the plain read that stands at this place; None if it is not known to be one."""
+    def read(self, data: bytes, at: int) -> Plain | None:
+        """Returns the plain read or batch that stands at this place; None without a known one."""
         line = _PLAIN_GET(data, at)
-        if line is None or (namespace := self._namespaces.get(line[1])) is None:
+        if line is None:
+            return self._batch(data, at)
+        if (namespace := self._namespaces.get(line[1])) is None:
             return None
         begin = line.end()
         end = data.find(END_OF_HEAD, begin) + len(END_OF_HEAD)
         block, traceparent = data[begin:end], b""
         authorization = self._blocks.get(block)
         if authorization is None:
-            block, traceparent = _without_traceparent(block)
+            block, traceparent = _without(_TRACEPARENT, block)
             authorization = self._blocks.get(block)
             if authorization is None:
                 return None
         return PlainRead(Key.of(namespace, line[2].decode()), traceparent, authorization, end)
 
+    def _batch(self, data: bytes, at: int) -> PlainBatch | None:
+        """Does the same for a batch."""
+        line = _PLAIN_BATCH(data, at)
+        if line is None or (namespace := self._namespaces.get(line[1])) is None:
+            return None
+        begin = line.end()
+        body = data.find(END_OF_HEAD, begin) + len(END_OF_HEAD)
+        block, length = _without(_LENGTH, data[begin:body])
+        end, traceparent = body + int(length or len(data)), b""
+        if end > len(data):
+            return None
+        known = self._batches.get(block)
+        if known is None:
+            block, traceparent = _without(_TRACEPARENT, block)
+            known = self._batches.get(_without(_TIMEOUT, block, ANY_TIMEOUT)[0])
+            if known is None:
+                return None
+        return PlainBatch(namespace, known[1], data[body:end], traceparent, known[0], end)
+
     def learn(self, head: bytes, message: RawRequestMessage) -> None:
         """Keeps the header lines of `head`, which was parsed as `message`, if all are inert.
 
-        The request has no body.
+        A `GET` has no body, and that of a `POST` has come as a whole.
         """
-        line = _PLAIN_GET(head)
-        if line is None or head[line.end() :] in self._blocks:
+        line = _PLAIN_GET(head) or _PLAIN_BATCH(head)
+        if line is None or (block := head[line.end() :]) in self._blocks:
             return
         if (
-            message.method != "GET"
+            message.method != head[: head.find(b" ")].decode()
             or message.version != HttpVersion11
             or message.should_close
             or message.upgrade
-            or len(head) - line.end() > LONGEST_BLOCK
+            or message.chunked
+            or len(block) > LONGEST_BLOCK
         ):
             return
-        plain = plain_headers(message.raw_headers, self._hosts.admitted)
-        block, traceparent = _without_traceparent(head[line.end() :])
-        if plain is None or plain[0] != traceparent or block.lower().count(b"traceparent") > 1:
+        block, traceparent = _without(_TRACEPARENT, block)
+        if block.lower().count(b"traceparent") > 1:
             return
-        if len(self._blocks) >= MOST_BLOCKS:
-            self._blocks.clear()
-        self._blocks[block] = plain[1]
+        if message.method == "GET":
+            plain = plain_headers(message.raw_headers, self._hosts.admitted)
+            if plain is not None and plain[0] == traceparent:
+                _keep(self._blocks, block, plain[1])
+        else:
+            self._learn_batch(block, traceparent, message)
+
+    def _learn_batch(self, block: bytes, traceparent: bytes, message: RawRequestMessage) -> None:
+        more = {name: message.headers.getall(name, []) for name in _OF_BATCHES}
+        raw = [pair for pair in message.raw_headers if pair[0].decode("latin-1").title() not in _OF_BATCHES]
+        plain = plain_headers(raw, self._hosts.admitted)
+        media = media_of(more["Content-Type"][0]) if len(more["Content-Type"]) == 1 else ""
+        block, length = _without(_LENGTH, block)
+        block, timeout = _without(_TIMEOUT, block, ANY_TIMEOUT)
+        changing = more["Content-Length"], more["Cachesvc-Timeout"]
+        if (
+            plain is not None
+            and plain[0] == traceparent
+            and media in (JSON, MSGPACK)
+            and changing == ([length.decode()], [timeout.decode()] if timeout else [])
+        ):
+            _keep(self._batches, block, (plain[1], media))
 
 
-def _without_traceparent(block: bytes) -> tuple[bytes, bytes]:
-    """Returns the block without the value of its well-formed `traceparent`, and that value."""
-    found = _TRACEPARENT(block)
+def _without(
+    search: Callable[[bytes], re.Match[bytes] | None], block: bytes, instead: bytes = b""
+) -> tuple[bytes, bytes]:
+    """Returns the block without the value of a well-formed line, and that value.
+
+    `instead` takes its place. The value is empty if there is no such line.
+    """
+    found = search(block)
     if found is None:
         return block, b""
-    return block[: found.start(1)] + block[found.end(1) :], found[1]
+    return block[: found.start(1)] + instead + block[found.end(1) :], found[1]
+
+
+def _keep(blocks: dict[bytes, T], block: bytes, known: T) -> None:
+    if len(blocks) >= MOST_BLOCKS:
+        blocks.clear()
+    blocks[block] = known

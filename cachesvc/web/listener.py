@@ -24,7 +24,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
 from cachesvc.web.handshakes import Handshake, Handshakes
-from cachesvc.web.lane import END_OF_HEAD, Lane, PlainRead
+from cachesvc.web.lane import END_OF_HEAD, Lane, Plain
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.limits import MAX_HEADER_LINE
@@ -51,11 +51,13 @@ MOST_UNTAKEN_BYTES = 1 << 16
 MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
 
-LANE_BYTES = MOST_UNTAKEN_BYTES - (10 << 10)
+HEAD_BYTES = 10 << 10
+"""The head of an answer to a plain read has at most so many bytes."""
+LANE_BYTES = MOST_UNTAKEN_BYTES - HEAD_BYTES
 """The most bytes that wait in a connection's buffers and belong to values of the lane.
 
-Their heads come on top, 10 KiB at most. So the lane never pauses writing: its answers need not
-wait for their peer."""
+Their heads come on top. So the lane never pauses writing: its answers need not wait for their
+peer."""
 _OF_AIOHTTP = (
     "_buffer_paused",
     "_keepalive_timeout",
@@ -66,6 +68,9 @@ _OF_AIOHTTP = (
     "_waiter",
 )
 """The attributes of aiohttp's connection that the lane needs, and that are not public."""
+
+_UNKNOWN = -1
+"""Stands for a number of bytes that is not known."""
 
 _parse = web.RequestHandler.data_received
 
@@ -265,10 +270,10 @@ class _Connection(web.RequestHandler):
         "_complete",
         "_handle_extra",
         "_handshake",
-        "_is_between",
         "_lane",
         "_most_head_bytes",
         "_peer",
+        "_rest",
         "_socket",
         "_target",
         "_unbegun",
@@ -287,9 +292,11 @@ class _Connection(web.RequestHandler):
         self._most_head_bytes = server.most_head_bytes
         self._handle_extra = server.handle_extra
         self._lane = server.lane
-        self._is_between = True
-        """True: the parser stands between two requests, as is known for certain."""
-        self.plain_read: PlainRead | None = None
+        self._rest = 0
+        """The bytes of a body that are still to come; 0: the parser stands between two requests.
+
+        `_UNKNOWN` unless that is certain."""
+        self.plain_read: Plain | None = None
         """The next request, if the lane has read it and could not answer it."""
         self._peer = ""
         self._socket: asyncio.Transport | None = None
@@ -380,18 +387,27 @@ class _Connection(web.RequestHandler):
     def _parse(self, data: bytes) -> None:
         """Has aiohttp parse the data, and finds out whether its parser is between requests then.
 
-        It is if as many heads without a body have ended in the data as the data have ends of heads, and
-        the data end with one. (A paused parser keeps a part of the data.) If it was between requests
-        before, these heads are the data, and the lane learns from them.
+        It is if the data end the body of a request that says how long it is, and began where the parser
+        was between requests. Without bodies, it is if as many heads have ended in the data as the data have
+        ends of heads, and the data end with one. (A paused parser keeps a part of the data.) If it was
+        between requests before, these heads are the data, and the lane learns from them.
         """
-        was_between, self._is_between = self._is_between, False
+        rest, self._rest = self._rest, _UNKNOWN
         messages = self._messages
         count = len(messages)
         _parse(self, data)
+        if (lane := self._lane) is None or self._upgraded:
+            return
+        if rest > 0 or not data:  # without data, what the parser has kept is parsed
+            self._rest = max(rest - len(data), _UNKNOWN)
+            return
+        if not rest and len(messages) == count + 1 and messages[-1][1] is not EMPTY_PAYLOAD:
+            self._rest, head = _rest_of(asked := cast(RawRequestMessage, messages[-1][0]), data)
+            if not self._rest:
+                lane.learn(head, asked)
+            return
         if (
-            (lane := self._lane) is None
-            or not data.endswith(END_OF_HEAD)
-            or self._upgraded
+            not data.endswith(END_OF_HEAD)
             or self._buffer_paused
             or self._reading_paused
             or len(messages) - count != data.count(END_OF_HEAD)
@@ -403,8 +419,8 @@ class _Connection(web.RequestHandler):
             for message, body in parsed
         ):
             return
-        self._is_between = True
-        if was_between:
+        self._rest = 0
+        if not rest:
             for head, (message, _) in zip(data.split(END_OF_HEAD), parsed, strict=False):
                 lane.learn(head + END_OF_HEAD, cast(RawRequestMessage, message))
 
@@ -412,7 +428,7 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         lane = self._lane
-        if lane is not None and self._is_between and self._is_idle() and len(data) <= AT_ONCE_BYTES:
+        if lane is not None and not self._rest and self._is_idle() and len(data) <= AT_ONCE_BYTES:
             data = data[self._answer_plain_reads(lane, data) :]
             if self.plain_read is not None:
                 _parse(self, data)  # one request, which begins now
@@ -536,7 +552,20 @@ class _Connection(web.RequestHandler):
         return reply
 
 
-def plain_read_of(request: web.BaseRequest) -> PlainRead | None:
+def _rest_of(message: RawRequestMessage, data: bytes) -> tuple[int, bytes]:
+    """Returns how many bytes of a request are still to come, and its head.
+
+    The request, which has a body, begins the data. `_UNKNOWN` if it does not say of which length, or if
+    the lines of its head do not all end with CR LF.
+    """
+    length = message.headers.get("Content-Length", "")
+    head = data[: data.find(END_OF_HEAD) + len(END_OF_HEAD)]
+    if message.chunked or not length or head.count(b"\n") != head.count(b"\r\n"):
+        return _UNKNOWN, head
+    return max(len(head) + int(length) - len(data), _UNKNOWN), head
+
+
+def plain_read_of(request: web.BaseRequest) -> Plain | None:
     """Returns the request as the fast lane has read it; None if it did not. To be asked once."""
     connection = request.protocol
     if not isinstance(connection, _Connection) or connection.plain_read is None:

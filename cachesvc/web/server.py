@@ -45,8 +45,8 @@ from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
-from cachesvc.web.lane import Lane, PlainRead
-from cachesvc.web.listener import Listener, plain_read_of
+from cachesvc.web.lane import Lane, Plain, PlainBatch
+from cachesvc.web.listener import HEAD_BYTES, Listener, plain_read_of
 from cachesvc.web.overload import Overload
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Elsewhere, Handler, Port, only
 from cachesvc.web.rates import RateLimits
@@ -79,6 +79,8 @@ _TIMED = (*_SHEDDABLE, "release", "delete", "invalidate")
 """Operations whose answers say what they cost, if they took long: reads and writes."""
 _AUDITED = (401, 403, 421)
 """The statuses of calls that are refused to their caller, and stand in the audit."""
+OWN_HEAD_BYTES = 1 << 10
+"""The answer to a batch has a head of fewer bytes."""
 _AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
 
 
@@ -146,7 +148,7 @@ class Web:
             self._fair_seconds,
             rates,
         )
-        batches = Batches(
+        self._batches = batches = Batches(
             service.server,
             topology.namespaces,
             paths,
@@ -297,9 +299,13 @@ class Web:
         spans, hosts = self._spans, port.hosts
         span: Span | None = None
         try:
-            if (read := plain_read_of(request)) is not None:
+            plain: tuple[bytes, bytes] | None = None
+            read = plain_read_of(request)
+            if isinstance(read, PlainBatch):
+                place = Place(Kind.GET_MANY, read.namespace)
+            elif read is not None:
                 place = Place(Kind.KEY, read.key.namespace, read.key)
-                plain: tuple[bytes, bytes] | None = (read.traceparent, read.authorization)
+                plain = (read.traceparent, read.authorization)
             else:
                 place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
                 is_plain = place is not None and request.method == "GET"
@@ -370,15 +376,17 @@ class Web:
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
 
-    def _hit(self, port: Port, read: PlainRead, most_bytes: int) -> bytes | None:
-        """Returns the whole answer to a plain read, if `handle` would answer it at once.
+    def _hit(self, port: Port, read: Plain, most_bytes: int) -> bytes | None:
+        """Returns the whole answer to a plain read or batch, if `handle` would answer it at once.
 
         That is from L1, or, if L1 has no copy, with a refusal because of overload: the cheaper a refusal
         is, the more is left for those who are not refused.
-        None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for a
-        value of more than `most_bytes`.
+        None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for
+        values of more than `most_bytes`.
         """
         started = perf_counter()
+        if isinstance(read, PlainBatch):
+            return self._hit_many(port, read, most_bytes + HEAD_BYTES - OWN_HEAD_BYTES, started)
         key, sampling = read.key, None if self._spans is None else self._spans.sampling
         if (
             port.is_stopping
@@ -414,6 +422,36 @@ class Web:
                 headers = [(b"traceparent", read.traceparent)]
                 self._spans.end(None, "get", key.namespace, reply, seconds, headers)
         return head + END_OF_LINES + body
+
+    def _hit_many(self, port: Port, read: PlainBatch, most_bytes: int, started: float) -> bytes | None:
+        """Does the same for a batch, whose answer without its head may have `most_bytes`."""
+        namespace, spans = read.namespace, self._spans
+        if (
+            port.is_stopping
+            or (spans is not None and spans.sampling.would_take(read.traceparent))
+            or (grant := self.door.reader(read.authorization, namespace)) is None
+        ):
+            return None
+        overload = self.overload
+        try:
+            if overload.is_shedding and (error := overload.refusal(namespace, grant.caller)) is not None:
+                raise error
+            reply = self._batches.hit(read, grant.caller, most_bytes)
+            if reply is None:
+                return None
+        except RequestError as error:
+            reply = self._refused(error)
+        if (seconds := perf_counter() - started) > FROM_SECONDS:
+            reply.add_lines(server_timing(seconds, {}))
+        self._complete(reply, port)
+        seconds = perf_counter() - started
+        self._counts.request(namespace, "get_many", reply.outcome, seconds)
+        if spans is not None:
+            spans.sampling.takes(read.traceparent)
+            if reply.outcome == "failed" or seconds > spans.sampling.slow_seconds:
+                headers = [(b"traceparent", read.traceparent)]
+                spans.end(None, "get_many", namespace, reply, seconds, headers)
+        return reply.head + END_OF_LINES + reply.payload
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
         """Raises `RequestError` if the grant is not enough, or there is no such namespace.

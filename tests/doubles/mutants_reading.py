@@ -22,7 +22,7 @@ READING: dict[str, Mutant] = {
             ),
             InPython(
                 "cachesvc.coherence.fences:Fences.fresh",
-                "or admits(entry, key.digest, key.namespace, now_us)",
+                "or admits(entry, key_digest, namespace, now_us)",
                 "or True",
             ),
         ),

@@ -63,6 +63,13 @@ class FakeReader:
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
         return [self.peek(namespace, key) for key in keys]
 
+    def peek_all(self, namespace: str, keys: Sequence[Key], /) -> list[Entry] | None:
+        found = [entry for key in keys if (entry := self.peek(namespace, key)) is not None]
+        return found if len(found) == len(keys) else None
+
+    def count_hits(self, namespace: str, keys: Sequence[Key], entries: Sequence[Entry], /) -> None:
+        assert len(keys) == len(entries)
+
     def largest(self, namespace: str, /) -> int:
         return max((len(entry.value) for entry in self.l1.values()), default=0)
 

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from msgspec.structs import replace
@@ -28,10 +30,11 @@ from cachesvc.model.entry import Key
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces import sampling
 from cachesvc.telemetry.traces.trace import Span
-from cachesvc.web import listener
+from cachesvc.web import listener, server
 from cachesvc.web.lane import MOST_BLOCKS, Lane, PlainRead
 from cachesvc.web.ports import Port
 from cachesvc.web.rates import RateLimits
+from cachesvc.web.requests.bodies import JSON, MSGPACK
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.server import Web
 from tests.doubles.clocks import START_US
@@ -80,6 +83,29 @@ ODD = [
     "\r\n",
 ]
 """Lines with which a connection often ends."""
+OF_BATCHES = [
+    *["Cachesvc-Timeout: 250ms\r\n", "cachesvc-timeout: 30s\r\n"] * 6,
+    "Cachesvc-Timeout: 250ms\r\nCachesvc-Timeout: 1s\r\n",
+    "Cachesvc-Timeout: \r\n",
+    "Cachesvc-Timeout: 0s\r\n",
+    "Content-Type: application/json\r\n",
+    "Content-Length: 7\r\n",
+    "Content-Encoding: gzip\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Expect: 100-continue\r\n",
+    "Prefer: lease\r\n",
+]
+"""Lines that a batch may have beside the others."""
+ASKED: list[dict[str, object]] = [
+    {"lease": True, "wait": 1.0},
+    {"max_lag": "1us"},
+    {"max_lag": "?"},
+    {"token": "?"},
+    {"keys": []},
+    {"keys": "held"},
+    {"more": 1},
+]
+"""Members of a batch beside the keys, or instead of them."""
 TARGETS = [
     *["/v1/pages/held"] * 16,
     "/v1/pages/other",
@@ -131,13 +157,51 @@ def one_request(rng: random.Random) -> tuple[bytes, bool]:
     return sent, is_changed or how >= 0.25 or target == "*" or lines.lower().count("host") > 1
 
 
+def one_batch(rng: random.Random) -> tuple[bytes, bool]:
+    """A batch of reads, and True if it may be malformed."""
+    lines = rng.choice(HEADERS[:1] * 5 + HEADERS)
+    media = rng.choice(
+        [*[MSGPACK] * 12, JSON, "application/x-msgpack", "Application/Json; a=b", "text/plain"]
+    )
+    keys = [rng.choice(["held", "tagged", "absent"]) for _ in range(rng.choice([1, 1, 2, 4, 6]))]
+    asked: dict[str, object] = {"keys": keys}
+    if rng.random() < 0.2:
+        keys.append(rng.choice(["missing", "other", "large", "", "\n", "k" * 1025, "é"]))
+    if rng.random() < 0.1:
+        asked.update(rng.choice(ASKED))
+    body = (msgspec.json if "json" in media.lower() else msgspec.msgpack).encode(asked)
+    target, odd = (
+        rng.choice([*["/v1/pages:get"] * 12, "/v1/users:get", "/v1/nowhere:get", "/v1/pages:put"]),
+        "",
+    )
+    how = rng.random()
+    if how < 0.1:
+        odd = rng.choice(MORE[:-2])
+    elif how < 0.25:
+        odd = rng.choice(OF_BATCHES)
+    elif how < 0.28:
+        odd = rng.choice(ODD)
+    elif how < 0.3:
+        body = rng.choice([body[:-1], body + b"x", b"\xc1", b""])
+    length = rng.choice([*["Content-Length"] * 9, "content-length"])
+    framing = [f"Content-Type: {media}\r\n", f"{length}: {len(body)}\r\n"]
+    if rng.random() < 0.1:
+        framing.reverse()
+    version = "HTTP/1.1" if rng.random() < 0.97 else rng.choice(VERSIONS)
+    head = f"POST {target} {version}\r\n{lines}{framing[0]}{odd}{framing[1]}\r\n"
+    return head.encode("latin-1") + body, how < 0.28 or version != "HTTP/1.1" or not body
+
+
 def one_connection(rng: random.Random) -> list[bytes]:
     """The pieces that are sent: requests, cut anywhere or nowhere.
 
     A request that may be malformed begins a piece: aiohttp drops what it has read of the same piece
     before that.
     """
-    requests = [one_request(rng) for _ in range(rng.randint(1, 10))]
+    kind = one_batch if rng.random() < 0.4 else one_request
+    requests = [kind(rng) for _ in range(rng.randint(1, 10))]
+    if kind is one_batch and rng.random() < 0.5:
+        requests.insert(rng.randint(0, len(requests)), one_request(rng))
     closing = rng.choice(["", "Connection: close\r\n"])
     requests.append((f"GET /v1/pages/held HTTP/1.1\r\nHost: test\r\n{closing}\r\n".encode(), False))
     cuts, how, sent = {0}, rng.random(), b""
@@ -183,6 +247,12 @@ async def answers(site: Site, pieces: Sequence[bytes]) -> tuple[bytes, bool]:
 ID = re.compile(rb'(X-Request-Id: |"request_id":")[0-9a-f]{24}')
 
 
+@pytest.fixture(autouse=True)
+def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer says how long it took: that is another time in each of two services."""
+    monkeypatch.setattr(server, "FROM_SECONDS", inf)
+
+
 @dataclass
 class Pair:
     """A service with the fast lane, and one without."""
@@ -219,6 +289,7 @@ def counted(site: Site) -> tuple[object, ...]:
     return (
         dict(counts.requests),
         dict(counts.refusals),
+        dict(counts.batch_keys),
         {name: sum(one.buckets) for name, one in counts.latency.items()},
         (connections.closed_idle, connections.refused, connections.untaken, connections.heads),
         (connections.idled, connections.slow_heads, site.web.in_flight.held),
@@ -291,6 +362,8 @@ async def test_random_connections_are_answered_alike(
             site.hold("absent", negative=True)
             site.hold("large", b"L" * 200_000)
             site.reader.l1["tagged"] = replace(site.hold("tagged"), tags=("a", 'b"'))
+        for _ in range(2):
+            await both.same([batch("held")] * 4)
         for number in range(CONNECTIONS):
             found = await both.same(one_connection(rng))
             statuses.update(re.findall(rb"HTTP/1.1 ([0-9]{3})", found))
@@ -298,7 +371,9 @@ async def test_random_connections_are_answered_alike(
                 for site in both.sites:
                     change(site, number // 5)
         await slow_site.__aexit__(None, None, None)
-    print(f"{state}: {len(by_lane)} answers of the lane; all: {dict(statuses)}")
+    batches = sum(b"Content-Type: " + MSGPACK.encode() in answer for answer in by_lane)
+    print(f"{state}: {len(by_lane)} answers of the lane, {batches} to batches; all: {dict(statuses)}")
+    assert batches > 2 or state == "all traced"
     assert statuses.total() > len(by_lane)
     assert len(by_lane) > (CONNECTIONS / 4 if state != "all traced" else -1)
 
@@ -327,6 +402,12 @@ async def site(by_lane: list[bytes]) -> AsyncIterator[Site]:
     async with running_site() as running:
         running.hold("k", b"K")
         yield running
+
+
+def batch(*keys: str, lines: str = "") -> bytes:
+    body = msgspec.msgpack.encode({"keys": keys})
+    head = f"Host: test\r\nContent-Type: {MSGPACK}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+    return f"POST /v1/pages:get HTTP/1.1\r\n{head}".encode() + body
 
 
 class Client:
@@ -393,7 +474,95 @@ async def test_a_connection_that_sent_a_body_comes_back(site: Site, by_lane: lis
             assert (await one.ask(put)).status == 204
             assert (await one.ask(PLAIN)).body == b"new\r\n\r\n"
             assert (await one.ask(PLAIN)).body == b"new\r\n\r\n"
-            assert len(by_lane) == 1 + expected
+            assert len(by_lane) == 1 + 2 * expected
+
+
+async def test_a_batch_is_answered_if_l1_has_all_of_it(site: Site, by_lane: list[bytes]) -> None:
+    site.hold("other", b"O")
+    async with client(site) as one:
+        first = [await one.ask(batch("k", "other")) for _ in range(2)]
+        assert by_lane == []
+        assert await one.ask(batch("k", "other")) == first[0] == first[1]
+        assert len(by_lane) == 1
+        for timeout in ("250ms", "3s"):
+            assert await one.ask(batch("k", "other", lines=f"Cachesvc-Timeout: {timeout}\r\n")) == first[0]
+        assert len(by_lane) == 2
+        beyond = await one.ask(batch("k", "missing"))
+        assert [got["outcome"] for got in msgspec.msgpack.decode(beyond.body)["results"]] == ["hit", "miss"]
+        assert (await one.ask(batch("k", "\n"))).status == 400
+        assert (await one.ask(PLAIN.replace(b"Host", b"X-Other: 1\r\nHost"))).status == 200
+        assert len(by_lane) == 2
+        one.writer.write(batch("k") + batch("other") + batch("k"))
+        found = [await one.read() for _ in range(3)]
+        assert [msgspec.msgpack.decode(each.body)["results"][0]["value"] for each in found] == [
+            b"K",
+            b"O",
+            b"K",
+        ]
+        assert len(by_lane) == 5
+    counts = site.metrics.counts
+    assert counts.requests["pages", "get_many", "ok"] == 9
+    assert counts.batch_keys["pages", "get_many", "hit"] == 14
+    assert counts.batch_keys["pages", "get_many", "miss"] == 1
+    assert site.web.overload.in_progress == 0
+
+
+async def test_a_body_in_pieces_leaves_the_lane_open(site: Site, by_lane: list[bytes]) -> None:
+    asked = batch("k")
+    async with client(site) as one:
+        for _ in range(2):
+            await one.ask(asked)
+        for cut in (len(asked) - 3, asked.index(b"\r\n\r\n") + 4):
+            one.writer.write(asked[:cut])
+            await asyncio.sleep(0.01)
+            assert (await one.ask(asked[cut:])).status == 200
+            assert len(by_lane) == (cut != len(asked) - 3)
+            assert (await one.ask(asked)).status == 200
+            assert len(by_lane) == 1 + (cut != len(asked) - 3)
+
+
+async def test_a_batch_whose_values_are_large_has_no_lane(site: Site, by_lane: list[bytes]) -> None:
+    site.hold("large", b"L" * 50_000)
+    async with client(site) as one:
+        for keys, answered in (("large", 1), ("large", 2), ("large k", 3), ("large large", 3), ("k", 4)):
+            await one.ask(batch("k")) if not by_lane else None
+            await one.ask(batch("k")) if not by_lane else None
+            found = await one.ask(batch(*keys.split()))
+            assert {got["outcome"] for got in msgspec.msgpack.decode(found.body)["results"]} == {"hit"}
+            assert len(by_lane) == answered
+
+
+async def test_the_keys_of_a_batch_are_charged_and_refused_one_by_one(by_lane: list[bytes]) -> None:
+    rates = Rates(reads=Rate(0.02, burst=2))
+    limits = RateLimits({"pages": rates}, {}, instances=1, now=lambda: 1.0)
+    async with running_site(rates=limits) as site:
+        site.hold("k", b"K")
+        async with client(site) as one:
+            for _ in range(2):
+                await one.ask(batch("k"))
+            found = await one.ask(batch(*["k"] * 5))
+    outcomes = [got["outcome"] for got in msgspec.msgpack.decode(found.body)["results"]]
+    assert outcomes == ["hit"] * 2 + ["error"] * 3
+    assert len(by_lane) == 1
+    assert site.metrics.counts.batch_keys["pages", "get_many", "refused"] == 3
+
+
+async def test_a_batch_under_overload_is_refused_by_the_lane(
+    site: Site, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client(site) as one:
+        for _ in range(2):
+            await one.ask(batch("k"))
+        overload = site.web.overload
+        monkeypatch.setattr(overload, "_is_shed", lambda _: True)
+        overload.is_shedding = True
+        refused = await one.ask(batch("k"))
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert len(by_lane) == 1
+        slow = await one.ask(batch("k", lines="X-Request-Id: a\r\n"))
+        assert {*slow.headers} == {*refused.headers}
+    assert overload.shed == overload.shed_by_namespace["pages"] == 2
+    assert site.metrics.counts.requests["pages", "get_many", "failed"] == 2
 
 
 async def test_pipelined_reads_are_answered_in_order(site: Site, by_lane: list[bytes]) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeGuard
 from cachetools import Cache
 
 from cachesvc.config.l1_rooms import RoomBytes
-from cachesvc.model.entry import Entry, Key
+from cachesvc.model.entry import Entry, Key, digests_of, ids_of
 from cachesvc.tiers.l1.lru_shard import LruShard
 
 Shard: TypeAlias = Cache[bytes, Entry]
@@ -58,8 +58,8 @@ class Room:
             return [self.get(key) for key in keys]
         shards, mask = self.shards, self.mask
         found: list[Entry | None] = []
-        for key in keys:
-            entries, key_id = shards[key.digest & mask], key.id
+        for key_id, digest in zip(ids_of(keys), digests_of(keys), strict=True):
+            entries = shards[digest & mask]
             if (entry := entries.get(key_id)) is not None:
                 entries.move_to_end(key_id)  # type: ignore[attr-defined]  # each is an OrderedDict
             found.append(entry)

@@ -17,7 +17,7 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.caller import Caller
 from cachesvc.model.change import Target
 from cachesvc.model.clock import SECONDS, Clock
-from cachesvc.model.entry import Entry, Key
+from cachesvc.model.entry import Entry, Key, Keys
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
@@ -26,6 +26,7 @@ from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
+from cachesvc.web.lane import PlainBatch
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.overload import Overload
 from cachesvc.web.portions import Portions, Room
@@ -121,7 +122,7 @@ class Batches:
         granted: list[tuple[Key, Answer]] = []
         try:
             if missing:
-                await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
+                await self._from_beyond(place.namespace, list(keys), missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
             if self._rates.is_on:
                 size = sum(len(results[i].value) for i in missing)
@@ -131,20 +132,71 @@ class Batches:
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             if self._spread.hot:
                 self._tell_spread(keys, results)
-            lag = self._fences.lag_us(watermark)
             self._admit(place.namespace, media, results)
-            reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS, queues))
+            reply = self._got_reply(media, results, watermark, queues)
         except BaseException:
             self._give_back(granted)
             raise
-        self._counts.keys(place.namespace, "get_many", outcomes)
-        reply.watermark = watermark
-        reply.concerns = partial(_targets_of, keys, missing)
-        reply.attributes = partial(of_batch, outcomes, reading=True)
+        self._note_outcomes(reply, keys, outcomes, missing)
         reply.has_waited = options.wait_seconds > 0
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def hit(self, batch: PlainBatch, caller: Caller, most_bytes: int) -> Reply | None:
+        """Returns the reply to a plain batch if L1 answers all of it, in at most so many bytes.
+
+        Else None, and nothing is counted: `get_many` answers it, and refuses it if it is out of rule.
+        Raises `RequestError` (`overloaded`).
+        """
+        namespace = batch.namespace
+        try:
+            asked = decode(_GET_DECODERS[batch.media], batch.body)
+            check_count(len(asked.keys), self._limits, "$.keys")
+            keys = keys_of(namespace, asked.keys, "$.keys")
+        except RequestError:
+            return None
+        if asked.token or asked.max_lag or asked.lease or len(batch.body) > self._limits.max_body:
+            return None
+        most_bytes = min(most_bytes, self._limits.max_answer)
+        entries = self._reader.peek_all(namespace, keys) if keys else None
+        if entries is None or (
+            len(keys) * self._reader.largest(namespace) > most_bytes
+            and sum(len(entry.value) for entry in entries) > most_bytes
+        ):
+            return None
+        now_us = self._clock.now_us()
+        results = [_fresh(entry, now_us) for entry in entries]
+        if self._spread.hot:
+            self._tell_spread(keys, results)
+        reply = self._got_reply(batch.media, results, self._fences.watermark, self._fences.queues)
+        if len(reply.payload) > most_bytes:
+            return None
+        with self._overload.admit(namespace, caller):
+            self._overload.weigh(namespace, len(keys))
+            self._reader.count_hits(namespace, keys, entries)
+            outcomes: list[str] = [result.outcome for result in results]
+            if self._rates.is_on:
+                self._within_rates(self._rates, namespace, caller, results, [])
+                if any(result.outcome == "error" for result in results):
+                    outcomes = [_counted(result, is_hurried=False) for result in results]
+                    reply = self._got_reply(batch.media, results, self._fences.watermark, self._fences.queues)
+        self._note_outcomes(reply, keys, outcomes)
+        return reply
+
+    def _got_reply(self, media: str, results: list[Got], watermark: int, queues: str) -> Reply:
+        lag_us = self._fences.lag_us(watermark)
+        reply = _reply(media, GotMany(results, None if lag_us is None else lag_us / SECONDS, queues))
+        reply.watermark = watermark
+        return reply
+
+    def _note_outcomes(
+        self, reply: Reply, keys: Keys, outcomes: Sequence[str], missing: Sequence[int] = ()
+    ) -> None:
+        """Counts the keys; the reply's span and its costs are those of these keys."""
+        self._counts.keys(keys.namespace, "get_many", outcomes)
+        reply.concerns = partial(_targets_of, keys, missing)
+        reply.attributes = partial(of_batch, outcomes, reading=True)
 
     def _within_rates(
         self, rates: RateLimits, namespace: str, caller: Caller, results: list[Got], missing: list[int]

@@ -106,13 +106,18 @@ def refuse_encoding(request: web.BaseRequest) -> None:
 
 def media_type_of(request: web.BaseRequest, *taken: str) -> str:
     """Returns the body's media type, one of `taken`. Raises `RequestError` (`content-type`)."""
-    sent = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    sent = _MEDIA_TYPES.get(sent, sent)
+    sent = media_of(request.headers.get("Content-Type", ""))
     if sent not in taken:
         raise RequestError(
             ProblemKind.CONTENT_TYPE, f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type"
         )
     return sent
+
+
+def media_of(content_type: str) -> str:
+    """Returns the media type that a `Content-Type` names, by its own name if it has several."""
+    sent = content_type.partition(";")[0].strip().lower()
+    return _MEDIA_TYPES.get(sent, sent)
 
 
 def decode(decoder: Decodes[T_co], body: bytes) -> T_co:
