@@ -208,7 +208,7 @@ class Fences:
         latest = now_us + 4 * self.skew_us
         self._meet_cut(latest)
         self._recent.expire(now_us)
-        row0, row1, mask = self._row0, self._row1, self._mask
+        row0, row1, mask, unapplied = self._row0, self._row1, self._mask, self._unapplied
         touched = []
         lead_us = self.skew_us + MILLISECONDS
         issuers, is_elsewhere, is_at_home = None, False, False
@@ -227,20 +227,22 @@ class Fences:
                 at += lead_us
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
+                if not fence.namespace:
+                    touched.append(fence.digest)
             else:
                 # The sketch's merge by hand: a new instance does this a million times before it is
                 # ready.
                 target = fence.digest
-                if row0[target & mask] < at:
-                    row0[target & mask] = at
-                if row1[target >> 32 & mask] < at:
-                    row1[target >> 32 & mask] = at
-            if not fence.namespace:
-                touched.append(fence.digest)
-            if self._unapplied or fence.unapplied or fence.placement or not is_at_home:
+                if row0[place := target & mask] < at:
+                    row0[place] = at
+                if row1[place := target >> 32 & mask] < at:
+                    row1[place] = at
+                touched.append(target)
+            if unapplied or not is_at_home or fence.unapplied or fence.placement:
                 self._note_applied(fence, at, is_elsewhere)
         self._drop_outlived(now_us)
-        self._recent.add_many([fence.digest for fence in fences], now_us)
+        is_all = len(touched) == len(fences)
+        self._recent.add_many(touched if is_all else [fence.digest for fence in fences], now_us)
         self.log.note(fences, region, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
         self.merged = self._recent.count

@@ -82,13 +82,22 @@ class RecentMerges:
         remembered: that would cost more than the rest of the merge. `between` is then True for
         every range that they are in.
         """
-        if len(digests) <= self._flood:
-            for digest in digests:
-                self.add(digest, now_us)
+        if len(digests) > self._flood:
+            self.count += len(digests)
+            self._forgotten = self.count
+            self._newest.clear()
             return
-        self.count += len(digests)
-        self._forgotten = self.count
-        self._newest.clear()
+        for _ in range(len(self) + len(digests) - self._mask - 1):
+            self._forget_oldest()
+        # The steps of `add` by hand, as a new instance does this a million times before it is ready.
+        newest, mask, number = self._newest, self._mask, self.count
+        ring, times, previous = self._digests, self._times, self._previous
+        for digest in digests:
+            number += 1
+            slot = number & mask
+            ring[slot], times[slot], previous[slot] = digest, now_us, newest.get(digest, 0)
+            newest[digest] = number
+        self.count = number
 
     def expire(self, now_us: int) -> None:
         """Forgets the merges older than the window: no running load can ask for them."""

@@ -73,8 +73,13 @@ CROWD_SECONDS = 0.002
 
 One request at least. Others wait behind it; that it is short costs the crowd alone, whose next
 request is let in a little later."""
+LONGEST_CROWD = 10
+"""As soon as the process has no time left, the queue of the crowd is cut to so many times
+`CROWD_SECONDS`, and becomes a quarter shorter in each window after that."""
 REFUSAL_COST = 0.5
 """The cost of a refusal, where a read of one key costs 1: 0.15 ms of 0.3 ms."""
+LANE_REFUSAL_COST = 0.15
+"""The cost of a refusal by the fast lane."""
 MEMORY = 0.75
 """The part of what was asked and done that counts on in the next window.
 
@@ -133,11 +138,13 @@ class Member:
 class Room:
     """One namespace: its members, and what was done of what they asked for."""
 
-    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "refused", "work")
+    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "refusals", "work")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
-        self.in_progress = self.entered = self.done = self.keys = self.refused = 0
+        self.in_progress = self.entered = self.done = self.keys = 0
+        self.refusals = 0.0
+        """The cost of the refusals of this window."""
         self.cost = 1.0
         """The cost of one of its requests, on average; 1 for a read of one key."""
         self.work = 0.0
@@ -156,8 +163,9 @@ class Room:
         """
         if self.entered:
             self.cost = 1 + self.keys / self.entered / KEYS_OF_A_REQUEST
-        self.work = MEMORY * self.work + self.done * self.cost + self.refused * REFUSAL_COST
-        self.entered = self.done = self.keys = self.refused = 0
+        self.work = MEMORY * self.work + self.done * self.cost + self.refusals
+        self.entered = self.done = self.keys = 0
+        self.refusals = 0.0
         for name, member in list(self.members.items()):
             member.asks = MEMORY * member.asks + member.asked
             member.asked = 0
@@ -248,7 +256,7 @@ class Overload:
         if (self.is_shedding and self._is_shed(member)) or (
             self.in_progress >= self._crowded and not self._has_place(room, member)
         ):
-            raise self._refuse(namespace, room)
+            raise self._refuse(namespace, room, REFUSAL_COST)
         return member
 
     def refusal(self, namespace: str, caller: Caller) -> RequestError | None:
@@ -261,13 +269,13 @@ class Overload:
         if room is None or member is None or not self.is_shedding or not self._is_shed(member):
             return None
         member.asked += 1
-        return self._refuse(namespace, room)
+        return self._refuse(namespace, room, LANE_REFUSAL_COST)
 
-    def _refuse(self, namespace: str, room: Room) -> RequestError:
+    def _refuse(self, namespace: str, room: Room, cost: float) -> RequestError:
         self.shed += 1
         self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
         self._refused += 1
-        room.refused += 1
+        room.refusals += cost
         why = "this instance has more to do than it can do in time; the request was not begun"
         return RequestError(ProblemKind.OVERLOADED, why)
 
@@ -382,13 +390,13 @@ class Overload:
         """
         before = min(self._crowd_bound, self._bound)
         if not (self._is_mixed and self.is_shedding):
-            self._crowd_bound = self._bound
+            self._crowd_bound = self._most
         elif not is_busy:
             self._crowd_bound = min(self._bound, 2 * before)
-        elif before == self._bound:
+        elif self._crowd_bound == self._most:
             self._crowd_bound = max(1, short)
         else:
-            self._crowd_bound = max(1, short, before * 3 // 4)
+            self._crowd_bound = max(1, short, min(before * 3 // 4, LONGEST_CROWD * short))
 
 
 def fair_level(capacity: float, asks: Iterable[float]) -> float:

@@ -30,8 +30,8 @@ def part_refused(seen: Seen) -> float:
 async def overloaded(url: str) -> tuple[Seen, Seen, dict[str, int]]:
     """Returns the answers to the loud and the quiet namespace, and what was counted."""
     loud, quiet, is_over = Seen(), Seen(), asyncio.Event()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        load = Load(url, session, KEYS[:500])
+    async with aiohttp.ClientSession() as session:
+        load = Load(url, KEYS[:500])
         for namespace in ("loud", "quiet"):
             await load.fill(namespace)
 
@@ -43,6 +43,7 @@ async def overloaded(url: str) -> tuple[Seen, Seen, dict[str, int]]:
 
         async with asyncio.timeout(60):
             await asyncio.gather(ask_on("quiet", quiet), *(ask_on("loud", loud) for _ in range(LOUD)))
+        load.close()
         return loud, quiet, await shed(url, session)
 
 

@@ -14,6 +14,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.web.overload import (
     CALM_SECONDS,
     LEAST,
+    LONGEST_CROWD,
     PATIENCE,
     WINDOW_SECONDS,
     Member,
@@ -305,6 +306,20 @@ async def test_the_crowd_is_let_in_only_while_next_to_nothing_waits() -> None:
         quiet = process.overload.admit("quiet")
         with quiet:
             assert is_refused(process.overload, namespace="loud")
+
+
+@pytest.mark.looptime
+async def test_a_queue_that_grew_while_there_was_time_left_is_cut_once_there_is_none() -> None:
+    """The crowd waited for far servers, and now waits for this process."""
+    async with running() as process:
+        rates = {LOUD: 900.0, QUIET: 75.0}
+        await process.run(5, can=300, by=rates)
+        process.busy = 0.3
+        await process.run(2, can=300, by=rates)
+        assert process.overload._crowd_bound > 4 * LONGEST_CROWD
+        process.busy = 1.0
+        await process.run(2 * WINDOW_SECONDS, can=300, by=rates)
+        assert process.overload._crowd_bound <= LONGEST_CROWD
 
 
 @pytest.mark.looptime
