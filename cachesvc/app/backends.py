@@ -357,7 +357,7 @@ class Backends:
         for name, loader in self._origins.items():
             if loader.trouble:
                 yield server_trouble(f"the origin of {name}", loader.trouble)
-            elif self._origin_breakers[name].is_open:
+            elif self._origin_breakers[name].is_silent:
                 yield silent_origin(name)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())

@@ -122,6 +122,14 @@ class Breaker:
         """True if a failure is remembered: only then does a success need to be told."""
         return self._last != 0 or self.is_open or self._is_on_trial
 
+    @property
+    def is_silent(self) -> bool:
+        """True if calls are kept from the server, and a call would have told whether it is well.
+
+        False once a probe has been due for the longest pause: then nobody asks, and nothing is known.
+        """
+        return self.is_open and self._now() < self._probe_at + self._longest_pause
+
     def admits(self) -> bool:
         """True if this call may go through.
 

@@ -68,6 +68,8 @@ class CellConnectionPool:
         self._late: asyncio.Task[None] | None = None
         """The opening that goes on although its borrower has failed."""
         self._closed = False
+        self._may_be_far = True
+        """True until an opening has shown how far the server is, or has not ended in time."""
         self.connects = 0
         """Connections that were opened since the start."""
         self.unreadable = 0
@@ -102,7 +104,7 @@ class CellConnectionPool:
 
     async def _opened(self, connection: CellConnection) -> CellConnection:
         """Returns the connection when it is open. Raises `TierError`."""
-        seconds = self._settings.connect_timeout.seconds + OPEN_ROUND_TRIPS * self.round_trip.seconds
+        seconds = self._settings.connect_timeout.seconds + self._way_seconds
         opening = asyncio.get_running_loop().create_task(
             self._open(connection), name=f"opening to {self._where}"
         )
@@ -110,6 +112,7 @@ class CellConnectionPool:
             async with FairTimeout(seconds):
                 await asyncio.shield(opening)
         except TimeoutError as error:
+            self._may_be_far = False
             if self._late is None and not self._closed:
                 self._late = asyncio.get_running_loop().create_task(
                     self._keep_when_open(connection, opening), name=f"late connection to {self._where}"
@@ -122,6 +125,17 @@ class CellConnectionPool:
             opening.cancel()
             raise
         return connection
+
+    @property
+    def _way_seconds(self) -> float:
+        """The time for the way in the time limit of an opening.
+
+        Before the first sample it is the most that a way may add: the server may be far. That holds for
+        the first openings only, so a server that hangs costs no more than one such wait.
+        """
+        if not self.round_trip.samples and self._may_be_far:
+            return self.round_trip.at_most
+        return OPEN_ROUND_TRIPS * self.round_trip.seconds
 
     async def _open(self, connection: CellConnection) -> None:
         try:

@@ -238,6 +238,23 @@ def test_a_server_that_is_slower_than_the_others_is_left_alone() -> None:
     assert slow.is_open
 
 
+def test_a_server_that_nobody_asks_is_not_called_silent_for_ever() -> None:
+    now = 0.0
+    breaker = Breaker(Breakers(failures=1), jitter=0, now=lambda: now)
+    breaker.failed()
+    assert breaker.is_silent
+    now = 1.0
+    assert breaker.is_silent, "a probe is due, and its failure would say it again"
+    assert breaker.admits()
+    breaker.failed()
+    now = 2.1
+    assert breaker.is_silent
+    now = 2.3
+    assert not breaker.is_silent
+    assert breaker.is_open, "the next call is a probe still"
+    assert breaker.admits()
+
+
 def test_where_all_servers_are_slow_none_is_late() -> None:
     pool = BreakerPool(Breakers(failures=3), late_from_seconds=0.05)
     breakers = [pool.add(f"m{i}") for i in range(4)]
