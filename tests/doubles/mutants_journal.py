@@ -6,12 +6,12 @@ from tests.doubles.mutant import Mutant
 JOURNAL: dict[str, Mutant] = {
     "journal-first": Mutant(
         "a change is applied before it is in the journal",
-        (73,),
+        (72,),
         (InPython("cachesvc.changes.journal.journal:Journal.begin", "await self._write(record)", "pass"),),
     ),
     "journal-restart": Mutant(
         "an instance does not honour after its restart what its journal has",
-        (74,),
+        (73,),
         (
             InPython(
                 "cachesvc.changes.journal.journal:Journal.start",
@@ -22,12 +22,12 @@ JOURNAL: dict[str, Mutant] = {
     ),
     "journal-note": Mutant(
         "a consumer sends heartbeats although an instance has changes that are not announced",
-        (75,),
+        (74,),
         (InPython("cachesvc.changes.consume:Consumer._beat", "self._rivals.keeps_unannounced()", "False"),),
     ),
     "journal-note-stays": Mutant(
         "the note that something is not announced ends with its instance",
-        (75,),
+        (74,),
         (
             InPython(
                 "cachesvc.changes.journal.journal:Journal.use",
@@ -38,7 +38,7 @@ JOURNAL: dict[str, Mutant] = {
     ),
     "journal-wait": Mutant(
         "a wait is over when the change is in the journal",
-        (75,),
+        (74,),
         (
             InPython(
                 "cachesvc.paths.invalidate:Invalidator.invalidate",
@@ -49,12 +49,12 @@ JOURNAL: dict[str, Mutant] = {
     ),
     "journal-end": Mutant(
         "what cannot be read of a journal is left out",
-        (76,),
+        (75,),
         (InPython("cachesvc.changes.journal.journal:Journal.start", "not found.is_whole", "False"),),
     ),
     "journal-first-at": Mutant(
         "what the journal has is applied anew when it is announced, with a new `at`",
-        (77,),
+        (76,),
         (InPython("cachesvc.changes.journal.journal:Journal._announce", "entry.done is None", "True"),),
     ),
 }

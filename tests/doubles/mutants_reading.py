@@ -29,7 +29,7 @@ READING: dict[str, Mutant] = {
     ),
     "sketch-l2": Mutant(
         "fences are not looked at for copies in L2",
-        (20, 63, 78),
+        (20, 63, 77),
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l2",
@@ -127,7 +127,7 @@ READING: dict[str, Mutant] = {
     ),
     "older-copies": Mutant(
         "an answer that may not be kept leaves the older copies of its key in use",
-        (31, 79),
+        (31, 78),
         (InPython("cachesvc.paths.load:Loads._forget_older", "not self._may_answer_known(flight)", "True"),),
     ),
     "unknown-tags": Mutant(

@@ -19,7 +19,7 @@ def cut_off(one: Running, *, is_away: bool = True) -> None:
     one.paths.stream.down = one.paths.changes.down = is_away
 
 
-async def test_trace_73_a_process_that_dies_after_it_has_applied_must_have_said_so_before() -> None:
+async def test_trace_72_a_process_that_dies_after_it_has_applied_must_have_said_so_before() -> None:
     far, disk = FarSide(), MemoryDisk()
     store = Store(far)
     async with living(far, "i1") as i1:
@@ -46,7 +46,7 @@ async def test_trace_73_a_process_that_dies_after_it_has_applied_must_have_said_
             assert await i1.paths.value("a") == b"1"
 
 
-async def test_trace_74_an_instance_must_honour_after_a_restart_what_it_has_not_announced() -> None:
+async def test_trace_73_an_instance_must_honour_after_a_restart_what_it_has_not_announced() -> None:
     far, disk = FarSide(), MemoryDisk()
     store = Store(far, tags=("t",))
     async with living(far, "i0", disk=disk) as i0:
@@ -61,7 +61,7 @@ async def test_trace_74_an_instance_must_honour_after_a_restart_what_it_has_not_
         assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_75_instances_that_reach_the_queue_must_not_think_themselves_in_time() -> None:
+async def test_trace_74_instances_that_reach_the_queue_must_not_think_themselves_in_time() -> None:
     """i0 alone is cut off. Nobody else knows of the change, whether i0 lives on or dies."""
     far, disk = FarSide(), MemoryDisk()
     store = Store(far)
@@ -81,7 +81,7 @@ async def test_trace_75_instances_that_reach_the_queue_must_not_think_themselves
         assert "journal" in i1.loops.rivals.said
 
 
-async def test_trace_75_a_wait_or_a_token_must_not_say_that_others_have_merged_it() -> None:
+async def test_trace_74_a_wait_or_a_token_must_not_say_that_others_have_merged_it() -> None:
     far, disk = FarSide(), MemoryDisk()
     store = Store(far)
     async with living(far, "i1") as i1, living(far, "i0", disk=disk) as i0:
@@ -95,7 +95,7 @@ async def test_trace_75_a_wait_or_a_token_must_not_say_that_others_have_merged_i
         assert i1.bound_us() > 2_000_000
 
 
-async def test_trace_76_what_cannot_be_read_of_a_journal_must_not_be_left_out() -> None:
+async def test_trace_75_what_cannot_be_read_of_a_journal_must_not_be_left_out() -> None:
     far, disk = FarSide(), MemoryDisk()
     store, before = Store(far), len(disk.data)
     async with living(far, "i1") as i1:
@@ -110,7 +110,7 @@ async def test_trace_76_what_cannot_be_read_of_a_journal_must_not_be_left_out() 
             assert await i1.paths.value("a") == b"1"
 
 
-async def test_trace_77_what_is_announced_late_must_not_refuse_what_was_loaded_since() -> None:
+async def test_trace_76_what_is_announced_late_must_not_refuse_what_was_loaded_since() -> None:
     far, disk = FarSide(), MemoryDisk()
     store = Store(far, tags=("t",))
     async with living(far, "i0", disk=disk) as i0:

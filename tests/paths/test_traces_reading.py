@@ -166,7 +166,7 @@ async def test_trace_63_a_copy_that_stayed_in_the_gutter_must_not_be_believed() 
     assert await i1.value("a") == b"1"
 
 
-async def test_trace_78_a_copy_in_the_ring_of_another_zone_must_not_be_believed() -> None:
+async def test_trace_77_a_copy_in_the_ring_of_another_zone_must_not_be_believed() -> None:
     far = FarSide()
     store, i1 = Store(far), Instance(far, name="i1")
     i0 = in_another_zone(far, "i0")
@@ -183,7 +183,7 @@ async def test_trace_78_a_copy_in_the_ring_of_another_zone_must_not_be_believed(
     assert await i1.value("a") == b"1"
 
 
-async def test_trace_79_a_copy_in_another_zone_must_not_be_answered_after_one_that_may_not_be_kept() -> None:
+async def test_trace_78_a_copy_in_another_zone_must_not_be_answered_after_one_that_may_not_be_kept() -> None:
     far = FarSide()
     (i1,) = await started(far, "i1")
     i0 = in_another_zone(far, "i0")
