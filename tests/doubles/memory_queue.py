@@ -59,10 +59,12 @@ class MemoryChanges:
         self,
         queue: MemoryQueue,
         *,
+        consumer: str = "",
         decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
         source: str = "/cachesvc",
     ) -> None:
         self._queue = queue
+        self._consumer = consumer
         self._decode = decode
         self._source = source
         self._numbers = itertools.count(1)
@@ -79,7 +81,11 @@ class MemoryChanges:
         event = encode(
             change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
         )
-        return text_of(self._queue.append_event(event))
+        is_waiting = any(position > self._queue.delivered for position in self._queue.changes)
+        position = self._queue.append_event(event)
+        if held_until_us and self._consumer and not is_waiting:
+            self._take(self._consumer, 1)
+        return text_of(position)
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
         taken = self._take(consumer, count)

@@ -72,6 +72,14 @@ STREAMS: dict[str, Mutant] = {
             InQueueScript("adopt", "not pending[item[1]] and", "false and"),
         ),
     ),
+    "own-change": Mutant(
+        "a call's change is taken with it, although another change waits to be taken before it",
+        (70,),
+        (
+            InPython("tests.doubles.memory_queue:MemoryChanges.append", "and not is_waiting", "and True"),
+            InQueueScript("append", "and not is_waiting()", "and true"),
+        ),
+    ),
     "vouching-server": Mutant(
         "a heartbeat is taken by any server, whatever server's changes it is of",
         (41,),

@@ -92,6 +92,25 @@ local function make_group(candidate)
   end
 end
 
+-- Returns the id up to which changes were given to consumers; nothing without a group.
+local function last_delivered()
+  for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', 'changes')) do -- none: there is no stream
+    local fields = {}
+    for i = 1, #group, 2 do
+      fields[group[i]] = group[i + 1]
+    end
+    if fields['name'] == 'cachesvc' then
+      return fields['last-delivered-id']
+    end
+  end
+end
+
+-- True if a change waits to be given to a consumer, or if there is no group yet.
+local function is_waiting()
+  local delivered = last_delivered()
+  return not delivered or #call('XRANGE', 'changes', '(' .. delivered, '+', 'COUNT', 1) > 0
+end
+
 -- Drops items of `fences` older than the retention (ms), and paced fences that are not in force:
 -- ten thousand items and a thousand paced fences at most.
 -- A script that may need memory trims before its first write. A server without memory left refuses
