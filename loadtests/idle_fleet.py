@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import yaml
@@ -108,7 +108,8 @@ async def _invalidate(session: aiohttp.ClientSession, url: str, key: str) -> Non
 def _commands(queue: Redis, seconds: float) -> int:
     """Returns the commands that clients send to the queue within this time."""
     sent, ends_at = 0, time.monotonic() + seconds
-    with queue.monitor() as monitor:
+    untyped: Any = queue
+    with untyped.monitor() as monitor:
         while time.monotonic() < ends_at:
             sent += monitor.next_command()["client_type"] != "lua"
     return sent

@@ -25,8 +25,6 @@ class Listener(asyncio.Protocol):
         """Why nothing more can come; None while the connection is whole."""
         self._waiter: asyncio.Future[None] | None = None
         self._looked_at = float("-inf")
-        self._is_busy = False
-        """True if things have come in less than the pace, or several at once."""
         self._transport.set_protocol(self)
         self._transport.resume_reading()
         if unread:
@@ -39,20 +37,17 @@ class Listener(asyncio.Protocol):
     async def arrived(self, seconds: float, *, pace_seconds: float) -> list[Any]:
         """Returns what has come since the last call, or nothing if nothing does within `seconds`.
 
-        `pace_seconds`: while more comes than that, the next look is so much later, and nothing that comes
-        meanwhile wakes the event loop. A cancelled call has taken nothing. Raises what has closed the
-        connection.
+        `pace_seconds`: the least time from one look to the next. What comes meanwhile does not wake the
+        event loop. A cancelled call has taken nothing. Raises what has closed the connection.
         """
         loop = asyncio.get_running_loop()
-        if self._is_busy and (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
+        if (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
             await self._pause(early_seconds)
         found = self._taken()
         if not found:
             await self._wait(seconds)
             found = self._taken()
-        now = loop.time()
-        self._is_busy = len(found) > 1 or (len(found) == 1 and now - self._looked_at < pace_seconds)
-        self._looked_at = now
+        self._looked_at = loop.time()
         return found
 
     async def _pause(self, seconds: float) -> None:

@@ -23,10 +23,10 @@ from cachesvc.changes.redis.server import RedisServer, RefusedError
 from cachesvc.tiers.redis_connections import CleanConnection
 from cachesvc.tiers.redis_listener import Listener
 
-PACE_SECONDS = 0.005
-"""The time between two looks at what was pushed, while changes come more often than that.
+PACE_SECONDS = 0.006
+"""The least time between two looks at what was pushed.
 
-So several are taken in at once. Those that come after a pause do not wait."""
+So of many changes several are taken in at once. One that comes after a pause does not wait."""
 DISTRUST_SECONDS = 60.0
 """The time for which a follower waits in another way, because the queue does not push its items."""
 MOST_MISSED = 2

@@ -129,9 +129,9 @@ class RedisServer:
 
     async def connection(self) -> CleanConnection:
         """Returns a connection for one user; `give_back` ends its use. Raises redis-py's errors."""
-        made: Any = await self._connections.get_connection()
-        connection: CleanConnection = made
-        return connection
+        connections: Any = self._connections  # redis-py has no types here
+        made: CleanConnection = await connections.get_connection()
+        return made
 
     async def give_back(self, connection: CleanConnection) -> None:
         """Closes a connection, and gives it back to the pool."""
