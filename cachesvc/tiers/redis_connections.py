@@ -350,8 +350,8 @@ class CleanConnection(AbstractConnection):
     def bounded_parser(self) -> BoundedParser:
         """The parser of the open connection."""
         parser: Any = self._parser
-        assert isinstance(parser, BoundedParser)
-        return parser
+        found: BoundedParser = parser
+        return found
 
     def hand_over(self) -> tuple[asyncio.Transport, bytes]:
         """Returns the transport, for another protocol, and the bytes that were not parsed yet.
