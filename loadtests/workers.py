@@ -150,14 +150,14 @@ def _host(workers: int) -> Iterator[Host]:
 
 def _fill_for_hits(host: Host) -> None:
     """Stores the keys of the first figure, and has every worker take them into L1."""
-    asyncio.run(_store(host, [f"hit-{nth}" for nth in range(HIT_KEYS)]))
+    asyncio.run(store(host, [f"hit-{nth}" for nth in range(HIT_KEYS)]))
     for url in host.urls.values():
         for nth in range(HIT_KEYS):
             with urlopen(f"{url}/v1/pages/hit-{nth}") as answer:
                 answer.read()
 
 
-async def _store(host: Host, keys: list[str]) -> None:
+async def store(host: Host, keys: list[str]) -> None:
     async with Cache.from_url(host.url, default_timeout="10s") as cache:
         pages = cache.namespace("pages")
         for at in range(0, len(keys), 100):
@@ -182,19 +182,19 @@ def _cpu_per_request(host: Host, seconds: float) -> float:
 async def _hit_ratio(host: Host) -> float:
     """Returns the share of L1 look-ups that hit, after as many reads that warm L1."""
     keys = [f"read-{nth}" for nth in range(READ_KEYS)]
-    await _store(host, keys)
+    await store(host, keys)
     weights, rng = list(accumulate(1 / (nth + 1) ** 0.99 for nth in range(READ_KEYS))), random.Random(7)
     async with Cache.from_url(host.url, default_timeout="10s") as cache:
         pages = cache.namespace("pages")
         for _ in ("warm", "measured"):
-            before = await asyncio.to_thread(_looked_up, host)
+            before = await asyncio.to_thread(looked_up, host)
             for _ in range(READS // READS_PER_CALL):
                 await pages.get_many(rng.choices(keys, cum_weights=weights, k=READS_PER_CALL))
-    after = await asyncio.to_thread(_looked_up, host)
+    after = await asyncio.to_thread(looked_up, host)
     return (after[0] - before[0]) / (after[1] - before[1])
 
 
-def _looked_up(host: Host) -> tuple[float, float]:
+def looked_up(host: Host) -> tuple[float, float]:
     """Returns the hits of L1 and all look-ups in it."""
     found = host.metrics().by("lookups_total", "outcome", tier="l1")
     return found.get("hit", 0.0), sum(found.values())

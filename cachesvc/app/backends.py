@@ -336,6 +336,14 @@ class Backends:
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
+    def take(self, topology: Topology) -> None:
+        """Loads from origins as the topology says from now on."""
+        for name, loader in self._origins.items():
+            namespace = topology.namespaces[name]
+            if (origin := namespace.origin) is not None:
+                loader.take(origin, namespace.tags_max)
+                self._limited[name].wait_seconds = origin.soft_deadline.seconds
+
     def masters(self) -> Mapping[str, str]:
         """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
         servers = {

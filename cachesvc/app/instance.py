@@ -25,6 +25,7 @@ from cachesvc.app.host import Host
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
+from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker
@@ -129,7 +130,7 @@ class App:
         )
         self._read_again: TopologyFile | None = None
         if topology_file is not None:
-            self._read_again = TopologyFile(topology_file, topology, self._take)
+            self._read_again = TopologyFile(topology_file, topology, self._take, service)
             self._loops.watch([self._read_again.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
@@ -137,7 +138,13 @@ class App:
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _take(self, topology: Topology) -> None:
-        """Takes what may change while the instance runs, from its document."""
+        """Takes what may change between two turns of the loop (`config/live.py`).
+
+        All parts share the mapping of namespaces and look a namespace up at each request.
+        """
+        self.paths.take(topology)
+        self._backends.take(topology)
+        self.topology.namespaces.update(topology.namespaces)
         self._web.door.take(topology.callers)
         self.limits.take(topology)
 
@@ -149,6 +156,7 @@ class App:
         metrics.watch("paths", lambda: tally)
         metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in tally.stale_ages.items()})
         metrics.watch("l1", l1.statistics)
+        metrics.watch("snapshot", lambda: paths.warm_restart.tally)
         metrics.watch("l1_eviction_ages", lambda: l1.eviction_ages)
         metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in l1.by_namespace().items()})
         metrics.watch("hot_keys", paths.hot_keys.statistics)
@@ -175,7 +183,8 @@ class App:
         )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
-        metrics.watch("callers", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
         metrics.watch("handshakes", lambda: self._web.handshakes)
@@ -215,6 +224,7 @@ class App:
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()
+            self._stack.push_async_callback(self.paths.warm_restart.save)
             port = await self._web.start(self.service.server.host, self.service.server.port)
         except BaseException:
             await self._stack.aclose()
@@ -252,6 +262,7 @@ class App:
     def _spawn_loops(self) -> None:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
+        self._tasks.spawn(self.paths.warm_restart.take(self._is_settled), "snapshot of L1")
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         if self._read_again is not None:
@@ -264,19 +275,25 @@ class App:
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
+    def _is_settled(self) -> bool:
+        """True once what reachable queues retained is merged, and the floor has passed."""
+        feeds, consumer = self._feeds.feeds, self._feeds.consumer
+        return (
+            consumer.has_tried
+            and all(feed.has_caught_up if feed.is_open else feed.tried for feed in feeds)
+            and self._clock.now_us() > self.paths.fences.floor
+        )
+
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """Whether this instance may be sent requests, with the reasons for `/readyz?verbose`.
 
         It may, once every region's retained fences are merged (or the region's queue is known to be
         out of reach: then `max_lag` guards the reads), the consumer has asked for changes, and the first
-        floor has passed, before which nothing that is loaded could be kept. Once ready, it stays ready.
+        floor has passed, before which nothing that is loaded could be kept, and the snapshot of L1 is
+        taken, if there is one. Once ready, it stays ready.
         """
-        now, fences, feeds = self._clock.now_us(), self.paths.fences, self._feeds.feeds
-        consumer = self._feeds.consumer
-        settled = consumer.has_tried and all(
-            feed.has_caught_up if feed.is_open else feed.tried for feed in feeds
-        )
-        self._is_warm = self._is_warm or (settled and now > fences.floor)
+        fences, feeds, consumer = self.paths.fences, self._feeds.feeds, self._feeds.consumer
+        self._is_warm = self._is_warm or (self._is_settled() and self.paths.warm_restart.is_over)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
         return self._is_warm, {
             "troubles": self._troubles(),
@@ -294,13 +311,18 @@ class App:
             },
             "masters": self._backends.masters(),
             "rivals": self.paths.rivals.said,
+            "snapshot": self.paths.warm_restart.said,
             "loops": self._loops.troubles(),
             "conditions": self._backends.conditions.unmet(),
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
+            "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
         }
+
+    def _waiting(self) -> Sequence[FieldPath]:
+        return self._read_again.waiting if self._read_again is not None else ()
 
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
@@ -330,7 +352,7 @@ async def serve(
     """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
-    `topology_file` is the document that callers and limits are read from again.
+    `topology_file` is the document that is read again (`topology_file.py`).
     """
     raise_descriptor_limit()
     app = App(service, topology, topology_file=topology_file, worker=worker)

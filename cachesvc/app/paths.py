@@ -36,6 +36,7 @@ from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
+from cachesvc.paths.warm_restart import WarmRestart
 from cachesvc.paths.write import Writer
 from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
@@ -95,6 +96,13 @@ class Paths:
     invalidator: Invalidator
     explainer: Explainer
     trail: AuditTrail
+    warm_restart: WarmRestart
+
+    def take(self, topology: Topology) -> None:
+        """Takes what was computed from namespaces that have changed; they are looked up otherwise."""
+        self.fences.expect_loads(_longest_load_us(topology))
+        self.receipts.longest_lag_us = _longest_lag_us(topology)
+        self.ghosts.ttls_us = _ttls_us(topology)
 
 
 def build(
@@ -141,7 +149,7 @@ def build(
     )
     sample = ReadSample(hot_keys, rng)
     ghosts = Ghosts(
-        {name: namespace.ttl for name, namespace in namespaces.items()},
+        _ttls_us(topology),
         fences,
         clock,
         limit=service.telemetry.report_keys,
@@ -165,7 +173,8 @@ def build(
         remote.streams,
         rivals,
         heartbeat_seconds=coherence.heartbeat.seconds,
-        outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
+        longest_lag_us=_longest_lag_us(topology),
+        skew_us=skew_us,
     )
     kept, is_logged = service.telemetry.audit_records, is_audit_logged(service)
     trail = AuditTrail(region, clock, kept, is_logged=is_logged)
@@ -231,6 +240,14 @@ def build(
         unkept=unkept,
         leased_loads=leased_loads,
     )
+    warm_restart = WarmRestart(
+        f"l1-{region}-{instance}",
+        service.l1.snapshot,
+        namespaces=namespaces,
+        l1=l1,
+        near_tiers=near_tiers,
+        admission=admission,
+    )
     explainer = Explainer(
         topology=topology,
         placement=placement,
@@ -264,6 +281,7 @@ def build(
         invalidator=invalidator,
         explainer=explainer,
         trail=trail,
+        warm_restart=warm_restart,
     )
 
 
@@ -277,6 +295,10 @@ def _longest_load_us(topology: Topology) -> int:
         for namespace in topology.namespaces.values()
     ]
     return max(loads, default=0) + 2 * SECONDS
+
+
+def _ttls_us(topology: Topology) -> dict[str, int]:
+    return {name: namespace.ttl for name, namespace in topology.namespaces.items()}
 
 
 def _longest_lag_us(topology: Topology) -> int:

@@ -1,20 +1,18 @@
 """Reads the topology document again while an instance runs: what may change meanwhile.
 
-    changed, and right ──► `callers`, `rates` and the numbers of `origin_budget` are in force
-    changed, and wrong ──► those before stay in force; log, metric and /readyz?verbose say so
-    `callers` are gone ──► the same: an instance must not open its door because of a slip
-
-The rest of the document is read at the start only.
+changed, and right ──► what `config/live.py` names is in force; what waits for a restart is said
+changed, and wrong ──► the document before stays in force; log, metric and /readyz?verbose say so
+`callers` are gone ──► the same: an instance must not open its door because of a slip
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from cachesvc.config.service import load_topology
+from cachesvc.config.live import Path as FieldPath
+from cachesvc.config.live import changed, taken, waiting
+from cachesvc.config.service import Service, check_together, load_topology
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.telemetry.loops import Loop
@@ -22,6 +20,8 @@ from cachesvc.telemetry.outage import Outage
 
 log = logging.getLogger(__name__)
 
+NAMED = 8
+"""The most fields that a line names."""
 LOOK_SECONDS = 1.0
 """The pause between two looks at the file."""
 
@@ -29,16 +29,24 @@ LOOK_SECONDS = 1.0
 class TopologyFile:
     """The topology document of one instance, with what may change as it stands there now."""
 
-    def __init__(self, path: Path, topology: Topology, take: Callable[[Topology], None]) -> None:
-        """`topology` is what the document held at the start; `take` is called with another one."""
+    def __init__(
+        self, path: Path, topology: Topology, take: Callable[[Topology], None], service: Service | None = None
+    ) -> None:
+        """`topology` is what the document held at the start; `take` is called with another one.
+
+        A document that does not go together with `service` is wrong.
+        """
         self._path = path
+        self._service = service
         self._topology = topology
+        self.waiting: list[FieldPath] = []
+        """The fields of the document that take effect at the next start."""
         self._take = take
         self._seen: object = None
-        self._outage = Outage(f"reading callers and limits again from {path}", log)
-        self.loop = Loop("callers and limits of the topology document")
+        self._outage = Outage(f"reading the topology document again from {path}", log)
+        self.loop = Loop("changes of the topology document")
         self.trouble = ""
-        """The reason why callers of before are in force, for people; empty if there is none."""
+        """The reason why the document of before is in force, for people; empty if there is none."""
 
     def __repr__(self) -> str:
         return f"<TopologyFile {self._path} [{self.trouble or 'in force'}]>"
@@ -54,41 +62,41 @@ class TopologyFile:
     async def look(self) -> None:
         """Looks whether the file has changed, and takes what may change if all of it is right."""
         try:
-            seen, topology = await asyncio.to_thread(self._read)
+            seen, topology, waits = await asyncio.to_thread(self._read)
         except ConfigError as error:
-            self.trouble = f"callers and limits of before are in force: {str(error).splitlines()[0]}"
+            self.trouble = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
             return
         self._seen, self.trouble = seen, ""
         if self._outage.is_on:
             self._outage.worked()
-        if topology != self._topology:
+        if paths := list(changed(self._topology, topology)):
             self._topology = topology
             self._take(topology)
-            named = len(topology.callers.named) if topology.callers is not None else 0
-            log.info("callers and limits are read again: %d callers are named", named)
+            log.info("the topology document has changed, in force: %s", named(paths))
+        if waits and waits != self.waiting:
+            log.warning("the topology document has changed, in force after a restart: %s", named(waits))
+        self.waiting = waits
 
-    def _read(self) -> tuple[object, Topology]:
-        """Returns a mark of the file's state, and the topology; the one before if nothing changed."""
+    def _read(self) -> tuple[object, Topology, list[FieldPath]]:
+        """Returns a mark of the file's state, the topology in force, and what waits for a restart."""
         try:
             found = self._path.stat()
         except OSError as error:
             raise ConfigError(str(self._path), f"cannot be read: {error.strerror}") from error
         seen = (found.st_mtime_ns, found.st_size, found.st_ino)
         if seen == self._seen:
-            return seen, self._topology
+            return seen, self._topology, self.waiting
         topology = load_topology(self._path)
+        if self._service is not None:
+            check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{self._path}: $.callers", why)
-        return seen, self._with_what_may_change(topology)
+        return seen, taken(self._topology, topology), waiting(self._topology, topology)
 
-    def _with_what_may_change(self, found: Topology) -> Topology:
-        """Returns the topology in force with the callers, rates and budgets of another one."""
-        namespaces = {
-            name: replace(one, rates=now.rates, origin_budget=now.origin_budget)
-            if (now := found.namespaces.get(name)) is not None
-            else one
-            for name, one in self._topology.namespaces.items()
-        }
-        return replace(self._topology, callers=found.callers, namespaces=namespaces)
+
+def named(paths: Sequence[FieldPath]) -> str:
+    """Returns the fields as people write them, the first few by name: `namespaces.pages.ttl`."""
+    shown = ", ".join(".".join(path) for path in paths[:NAMED])
+    return shown if len(paths) <= NAMED else f"{shown} and {len(paths) - NAMED} more"

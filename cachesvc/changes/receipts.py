@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.changes.rivals import Rivals
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.did_you_mean import there_is
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
@@ -38,18 +39,21 @@ class Receipts:
         rivals: Rivals,
         *,
         heartbeat_seconds: float,
-        outdated_seconds: float,
+        longest_lag_us: int,
+        skew_us: int,
     ) -> None:
         """Makes the receipts of `region`, from the fence streams of all regions.
 
-        `outdated_seconds`: the time after which an instance without news from the queue has stopped to
-        answer what may be outdated: the longest `max_lag` + heartbeat + 2 S.
+        An instance without news from the queue for the longest `max_lag` + heartbeat + 2 S has stopped
+        to answer what may be outdated.
         """
         self._region = region
         self._streams = streams
         self._rivals = rivals
         self._silent_us = round(3 * heartbeat_seconds * 1e6)
-        self._outdated_seconds = outdated_seconds
+        self.longest_lag_us = longest_lag_us
+        """The longest `max_lag` of a namespace, µs."""
+        self._late_seconds = heartbeat_seconds + 2 * skew_us / SECONDS
 
     async def wait(self, position: str, options: InvalidateOptions) -> tuple[str, ...]:
         """Waits until the live instances have merged this region's stream up to `position`.
@@ -68,7 +72,10 @@ class Receipts:
             try:
                 followers = await self._streams[self._region].followers(of=position)
                 missing = self._missing(
-                    followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
+                    followers,
+                    position,
+                    options.wait,
+                    is_outdated=waited >= self.longest_lag_us / SECONDS + self._late_seconds,
                 )
                 missing += self._rivals.unheard()
             except TierError as error:

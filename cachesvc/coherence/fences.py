@@ -186,6 +186,13 @@ class Fences:
         known = f"{self.merged} merged, {len(self._unapplied)} unapplied"
         return f"<Fences [{known}, floor {self.floor}, watermark {self.watermark}]>"
 
+    def expect_loads(self, longest_us: int) -> None:
+        """Remembers merges for loads that may take so long, µs, from now on; never for less.
+
+        A read that begins now asks about merges since its start only, so none of them is gone.
+        """
+        self.longest_load_us = self._recent.window_us = max(self.longest_load_us, longest_us)
+
     # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
 
     def merge(self, fences: Sequence[Fence], own: bool = False, region: str = "") -> list[int]:

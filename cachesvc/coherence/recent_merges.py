@@ -32,15 +32,15 @@ class RecentMerges:
         "_newest",
         "_previous",
         "_times",
-        "_window_us",
         "count",
+        "window_us",
     )
 
     def __init__(self, window_us: int, capacity: int = CAPACITY) -> None:
         if capacity < 1 or capacity & (capacity - 1):
             raise ValueError(f"capacity of recent merges must be a power of two, not {capacity}")
         self.count = 0
-        self._window_us = window_us
+        self.window_us = window_us
         self._mask = capacity - 1
         self._flood = capacity // 8
         self._digests = array("Q", bytes(8 * capacity))
@@ -92,7 +92,7 @@ class RecentMerges:
 
     def expire(self, now_us: int) -> None:
         """Forgets the merges older than the window: no running load can ask for them."""
-        horizon = now_us - self._window_us
+        horizon = now_us - self.window_us
         while self._forgotten < self.count and self._times[self._forgotten + 1 & self._mask] < horizon:
             self._forget_oldest()
 

@@ -12,6 +12,7 @@ from cachesvc.commands.check import command as check
 from cachesvc.commands.report import command as report
 from cachesvc.commands.size import command as size
 from cachesvc.commands.top import command as top
+from cachesvc.commands.topology import command as topology
 from cachesvc.model.errors import ConfigError, TierError
 
 
@@ -123,6 +124,12 @@ COMMANDS = {
         "0 if it is computed; 2 if a document is wrong.",
         size.add_arguments,
         lambda options, _: size.run(options),
+    ),
+    "topology": Command(
+        "Says what another topology document changes, and what is wrong with that.",
+        "0 if nothing changes; 1 if it must not be rolled out, or a document is wrong; 2 if something changes.",
+        topology.add_arguments,
+        lambda options, _: topology.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -165,10 +165,29 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     may use. More than one need Linux, and a `port` that is not 0. Each is an instance: the first one
     of `eu-a` is `eu-a-0`, which the topology names with a port of its own. `l1.budget`,
     `l1.max_entries` and `max_bytes_in_flight` are divided among them; other limits hold for each."""
+    worker_hung_after: Duration = Duration.parse("10s")
+    """How long the event loop of one of several workers may stand still; then its supervisor
+    kills the worker and starts it again. At least 2s; 0: never."""
     operations: Operations = field(default_factory=Operations)
     """The port for operators."""
     tls: ListenerTls = field(default_factory=ListenerTls)
     """TLS of the port."""
+
+
+class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that keeps L1 warm over a restart."""
+
+    directory: str = ""
+    """The directory of the file, on a local disk; each instance has a file of its own in it,
+    which only its user can read. It holds values as they are in memory. At a stop the copies that
+    were used last are written; at the next start they are taken if the same queues are read, each
+    only if it may still be answered. Empty: L1 begins empty."""
+    budget: Size = Size.parse("64MiB")
+    """About how many bytes of copies are written, counted as `l1.budget` counts them. It must
+    be more than 0. Several workers divide it among them."""
+    timeout: Duration = Duration.parse("5s")
+    """How long a stop may take to write the file, and a start to take its copies, until which
+    the instance is not ready; longer than 0. What is not written or taken by then is left out."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,6 +201,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     max_entries: int = 4_000_000
     """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
     evicts copies."""
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    """The file that keeps L1 warm over a restart."""
 
 
 class L2(Struct, frozen=True, forbid_unknown_fields=True):
@@ -468,6 +489,8 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         _check_server(service.server, found)
         found.require(service.l1.budget >= 1 << 20, "$.l1.budget", "below 1MiB nothing is kept; give it more")
         found.require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
+        found.require(service.l1.snapshot.budget > 0, "$.l1.snapshot.budget", "must be more than 0")
+        found.require(service.l1.snapshot.timeout > 0, "$.l1.snapshot.timeout", "must be longer than 0")
         for name, far in (("l2", service.l2), ("l3", service.l3)):
             found.require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
             found.require(
@@ -698,6 +721,11 @@ def _check_server(server: Server, found: Mistakes) -> None:
 
 def _check_workers(server: Server, require: Callable[..., None]) -> None:
     workers = server.workers
+    require(
+        server.worker_hung_after == 0 or server.worker_hung_after >= 2_000_000,
+        "worker_hung_after",
+        "must be at least 2s, or 0 for never: workers tell of themselves every second",
+    )
     require(
         workers == "auto" or 1 <= workers <= MOST_WORKERS, "workers", f"must be 1 to {MOST_WORKERS}, or auto"
     )

@@ -72,9 +72,10 @@ def part_of(service: Service) -> Service:
         return service
     least = max(server.max_answer, server.max_body)
     in_flight = Size(max(least, server.max_bytes_in_flight // count))
+    snapshot = replace(l1.snapshot, budget=Size(max(1, l1.snapshot.budget // count)))
     return replace(
         service,
-        l1=L1(budget=Size(l1.budget // count), max_entries=max(1, l1.max_entries // count)),
+        l1=L1(Size(l1.budget // count), max(1, l1.max_entries // count), snapshot),
         server=replace(server, max_bytes_in_flight=in_flight),
     )
 

@@ -111,7 +111,7 @@ class Ghosts:
 
         It is public for the callers that cannot afford a call per read.
         """
-        self._ttls_us = ttls_us
+        self.ttls_us = ttls_us
         self._fences = fences
         self._clock = clock
         self._limit = limit
@@ -208,7 +208,7 @@ class Ghosts:
             self._make_room(now)
             if key.digest & self.mask:
                 return None
-        ghost = self._ghosts[key.digest] = _Ghost(key.namespace, self._ttls_us[key.namespace])
+        ghost = self._ghosts[key.digest] = _Ghost(key.namespace, self.ttls_us[key.namespace])
         return ghost
 
     def _make_room(self, now: int) -> None:

@@ -305,4 +305,26 @@ from cachesvc.model.fence import Fence
             ),
         ),
     ),
+    "snapshot-judged": Mutant(
+        "every copy of L1 is written into its snapshot",
+        (65,),
+        (
+            InPython(
+                "cachesvc.paths.warm_restart:WarmRestart._write_one",
+                "self._admission.standing(entry, key, namespace)",
+                "None",
+            ),
+        ),
+    ),
+    "snapshot-queues": Mutant(
+        "a snapshot of L1 is taken whatever queues it names",
+        (66,),
+        (
+            InPython(
+                "cachesvc.paths.warm_restart:WarmRestart._take",
+                "reader.header.queues != queues",
+                "False",
+            ),
+        ),
+    ),
 }

@@ -124,6 +124,10 @@ class Arena:
         """Kills the process."""
         self.server(name).kill()
 
+    async def end(self, name: str) -> None:
+        """Stops the process as an operator does, and waits for its end without blocking the loop."""
+        await asyncio.to_thread(self.server(name).stop)
+
     async def relaunch(self, launchers: Mapping[str, Sequence[str]]) -> None:
         """Kills these instances and starts them with other launchers (`tests.faults.mutant …`)."""
         for instance, launcher in launchers.items():
@@ -207,7 +211,11 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     (origin,) = free_ports(1)
     detours, listens = _detours()
     fleet = Fleet(
-        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=namespaces_of(origin), detours=detours
+        DOCUMENT,
+        run_dir / "run",
+        environ={**SETTINGS, "CACHESVC_L1_SNAPSHOT_DIRECTORY": str(run_dir / "snapshots")},
+        namespaces=namespaces_of(origin),
+        detours=detours,
     )
     links = Links(
         {name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir

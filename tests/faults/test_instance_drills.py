@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 from cachesvc.commands.check.settings import LoadDelays
+from cachesvc.commands.top.exposition import Exposition
 from loadtests.fleet_servers import SERVICE
 from tests.faults import breaking
-from tests.faults.arena import LEASE_SECONDS, LOOK_ASIDE, MUTANT, Arena
+from tests.faults.arena import LEASE_SECONDS, LOOK_ASIDE, MAX_LAG_SECONDS, MUTANT, Arena
 from tests.faults.drill import Drill, drill, until
+from tests.integration.test_serve import call
 
 pytestmark = pytest.mark.faults
 
@@ -17,6 +19,21 @@ async def test_instance_killed_and_restarted(field: Arena) -> None:
     async with drill(field, "instance killed, restarted", seconds=9) as running:
         await running.warm()
         await breaking.kill(running, "instance-eu-b")
+        await answers_again(running, "eu/eu-b")
+
+
+async def test_instance_ended_and_started_with_the_l1_that_it_had(field: Arena) -> None:
+    """Keys are written meanwhile: their copies in the snapshot must not be answered."""
+    async with drill(field, "instance ended, started with a snapshot", seconds=9) as running:
+        await running.warm()
+        with running.fault("instance-eu-b ended"):
+            await field.end("instance-eu-b")
+            await running.written(seconds=MAX_LAG_SECONDS)
+            await field.start("instance-eu-b")
+        metrics = await asyncio.to_thread(call, f"{field.fleet.url('eu-b')}/metrics")
+        found = Exposition.parse(metrics[1].decode()).by("l1_snapshot_copies_total", "outcome")
+        assert found["taken"] > 0
+        assert found["refused"] > 0
         await answers_again(running, "eu/eu-b")
 
 

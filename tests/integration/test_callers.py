@@ -124,10 +124,10 @@ async def test_callers_change_without_a_restart_and_instances_know_each_other(de
 
     await asyncio.to_thread(deployment.write, tokens, "}")
     async with asyncio.timeout(20):
-        trouble = "callers and limits of before are in force"
+        trouble = "the topology document of before is in force"
         while trouble not in (await deployment.ask("GET", "/readyz?verbose", "token-of-ops"))[1]:  # noqa: ASYNC110  over HTTP
             await asyncio.sleep(0.05)
     assert (await deployment.ask("GET", key, "another"))[0] == 200
     _, metrics = await deployment.ask("GET", "/metrics", "token-of-ops")
-    assert "cachesvc_callers_outdated 1.0" in metrics
+    assert "cachesvc_document_outdated 1.0" in metrics
     assert 'cachesvc_identities_refused_total{reason="missing_scope"} 1.0' in metrics

@@ -95,10 +95,11 @@ class Instance:
         name: str = "i0",
         homes: Mapping[str, Cell] | None = None,
         turns: Mapping[str, Turns] = MappingProxyType({}),
+        snapshots: str = "",
     ) -> None:
         """`homes`: cells that this instance reaches at other servers than the far side's.
 
-        `turns`: its origin budgets.
+        `turns`: its origin budgets. `snapshots`: the directory of its snapshot of L1.
         """
         self.far = far = far or FarSide()
         self.clock = clock or far.clock
@@ -106,7 +107,9 @@ class Instance:
         self.service = config.Service(
             region="here",
             instance=name,
-            l1=config.L1(budget=Size(1 << 24), max_entries=10_000),
+            l1=config.L1(
+                budget=Size(1 << 24), max_entries=10_000, snapshot=config.Snapshot(directory=snapshots)
+            ),
             coherence=config.Coherence(max_clock_skew=Duration(SKEW_US), sketch_slots=1 << 12),
         )
         self.tasks = Tasks()
@@ -146,6 +149,7 @@ class Instance:
         self.merger, self.applier, self.receipts = paths.merger, paths.applier, paths.receipts
         self.reader, self.writer, self.invalidator = paths.reader, paths.writer, paths.invalidator
         self.announcer, self.explainer = paths.announcer, paths.explainer
+        self.warm_restart = paths.warm_restart
         self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
 
     async def get(self, key: str, ns: str = "docs", options: ReadOptions = PLAIN) -> Answer:

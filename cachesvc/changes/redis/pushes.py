@@ -28,9 +28,9 @@ PACE_SECONDS = 0.006
 
 So of many changes several are taken in at once. One that comes after a pause does not wait."""
 DISTRUST_SECONDS = 60.0
-"""The time for which a follower waits in another way, because the queue does not push its items."""
+"""A follower waits in another way for so long, if the queue does not push its items."""
 MOST_MISSED = 2
-"""So many times news may be found that was not pushed, before the follower waits in another way.
+"""News may be found so often that was not pushed, before the follower distrusts pushes.
 
 It may have been on the way."""
 

@@ -176,11 +176,18 @@ TABLE: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric(
-        "callers_outdated",
+        "document_outdated",
         "gauge",
-        "callers",
+        "document",
         "",
-        "1 while callers and limits of before hold: the document's are wrong.",
+        "1 while the topology document of before holds: the present one is wrong.",
+    ),
+    Metric(
+        "document_waits",
+        "gauge",
+        "document_waits",
+        "",
+        "Fields of the topology document that take effect at the next start.",
     ),
     # this instance
     Metric(
@@ -527,6 +534,14 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric(
         "l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1, or for their room."
+    ),
+    Metric(
+        "l1_snapshot_copies",
+        "counter",
+        "snapshot",
+        {"taken": "taken", "refused": "refused"},
+        "Copies of a snapshot, taken or refused at the start.",
+        ("outcome",),
     ),
     Metric(
         "l1_evicted_age",

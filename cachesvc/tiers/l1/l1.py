@@ -259,6 +259,18 @@ class L1:
         for place in range(self._mask + 1):
             yield [copy for room in self._each_room for copy in room.copies(place)]
 
+    def used_last(self, budget: int) -> Iterator[list[tuple[bytes, Entry]]]:
+        """Yields the copies that were used last, of about `budget` bytes in all.
+
+        They come by key id, one shard of a room at a time, the longest unused first; each shard gives
+        the same share of its copies. So whoever puts them into another L1 has the same order there.
+        """
+        share = min(1.0, budget / self.bytes) if self.bytes else 0.0
+        for room in self._each_room:
+            for place in range(self._mask + 1):
+                copies = room.copies(place)
+                yield copies[len(copies) - int(share * len(copies)) :]
+
     def statistics(self) -> L1Statistics:
         return L1Statistics(
             items=self.items,

@@ -8,7 +8,7 @@ pool, on the process or on the release.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 
 from cachesvc.model.digest import digest
@@ -36,14 +36,15 @@ class Ring:
         )
         # A list, not array('Q'): `bisect` compares the ints of a list as they are, while an array would
         # make an int object at every step.
-        self._points = [point for point, _ in placed]
+        self.points: Sequence[int] = [point for point, _ in placed]
+        """All points, in order."""
         self._owners = [name for _, name in placed]
         self._owners.append(self._owners[0])  # after the last point comes the first
         self.weights = dict(weights)
 
     def server(self, key_digest: int) -> str:
         """Returns the server of a key by its 64-bit digest (`Key.digest`)."""
-        return self._owners[bisect_left(self._points, key_digest)]
+        return self._owners[bisect_left(self.points, key_digest)]
 
     def position(self, key_digest: int) -> tuple[int, str]:
         """Returns the point that decides for this key, and the server that would come next.
@@ -51,13 +52,13 @@ class Ring:
         The second is the server that would have the key if the key's own server were not on the ring, or
         that server itself if it is alone.
         """
-        at = bisect_left(self._points, key_digest)
+        at = bisect_left(self.points, key_digest)
         owner = self._owners[at]
-        after = (self._owners[i % len(self._points)] for i in range(at, at + len(self._points)))
-        return self._points[at % len(self._points)], next((name for name in after if name != owner), owner)
+        after = (self._owners[i % len(self.points)] for i in range(at, at + len(self.points)))
+        return self.points[at % len(self.points)], next((name for name in after if name != owner), owner)
 
     def __repr__(self) -> str:
-        return f"<Ring {self.weights} [{len(self._points)} points]>"
+        return f"<Ring {self.weights} [{len(self.points)} points]>"
 
 
 def _points(weights: Mapping[str, float], name: str) -> int:

@@ -88,7 +88,6 @@ class HttpLoader:
             raise ValueError(
                 "HttpLoader: a session with auto_decompress takes a body that is cut short for a whole one"
             )
-        path = f"$.namespaces.{namespace}.origin"
         self.namespace = namespace
         self.loads = 0
         """GETs that were begun."""
@@ -103,14 +102,9 @@ class HttpLoader:
         """Answers that may not be kept because of their `Cache-Groups`."""
         self.trouble = ""
         """The fault of the origin's TLS, and what to do; empty if there is none."""
-        self._address = KeyAddress(origin.url, path=f"{path}.url")
-        self._span = GetSpan(origin.url)
-        self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
-        self._headers.update(_checked(origin.headers, path))
+        self.take(origin, tags_max)
         self._concurrency = origin.concurrency
-        self._max_body = origin.max_body
         self._clock = clock
-        self._tags_max = tags_max
         self._tls = tls
         self._session = session
         self._owns_session = session is None
@@ -119,6 +113,21 @@ class HttpLoader:
     def __repr__(self) -> str:
         counts = f"{self.loads} loads, {self.failures} failures, {self.timeouts} timeouts"
         return f"<HttpLoader {self.namespace}: {counts}>"
+
+    def take(self, origin: Origin, tags_max: int) -> None:
+        """Loads as `origin` says from now on; what runs goes on as it began.
+
+        Its `concurrency` is not looked at. Raises `ConfigError` for an unusable origin; nothing has
+        changed then.
+        """
+        path = f"$.namespaces.{self.namespace}.origin"
+        address = KeyAddress(origin.url, path=f"{path}.url")
+        headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
+        headers.update(_checked(origin.headers, path))
+        self._address, self._headers = address, headers
+        self._span = GetSpan(origin.url)
+        self._max_body = origin.max_body
+        self._tags_max = tags_max
 
     async def start(self) -> None:
         if self._session is None:

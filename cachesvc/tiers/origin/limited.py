@@ -37,7 +37,7 @@ class LimitedLoader:
         self.durations = Histogram.of(DURATIONS)
         """Seconds that loads took from their turn on, failed and cancelled ones too."""
         self._loader = loader
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(limit)
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class LimitedLoader:
         if not self._turns.locked():
             await self._turns.acquire()
             return timeout_seconds
-        patience = min(timeout_seconds, self._wait_seconds)
+        patience = min(timeout_seconds, self.wait_seconds)
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.waiting += 1

@@ -12,6 +12,7 @@ from cachesvc.config.callers import Callers
 from cachesvc.config.limits import Rate, Rates
 from cachesvc.config.service import load_topology
 from cachesvc.config.topology import Topology
+from cachesvc.model.units import Duration
 
 DOCUMENT = """
 version: 1
@@ -69,7 +70,7 @@ async def test_a_broken_document_changes_nothing_and_is_said(
         await taken.file.look()
     assert taken == []
     assert taken.file.is_outdated
-    assert taken.file.trouble.startswith("callers and limits of before are in force: ")
+    assert taken.file.trouble.startswith("the topology document of before is in force: ")
     assert len(caplog.records) == 1
     taken.write(anonymous("read:c"))
     await taken.file.look()
@@ -92,7 +93,7 @@ async def test_callers_may_come_while_it_runs(tmp_path: Path) -> None:
     assert taken == [Callers(anonymous=("read:a",))]
 
 
-def test_rates_and_budgets_are_taken_and_nothing_else(taken: Taken) -> None:
+def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
     declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web}\n"
     text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
     taken.path.write_text(text + anonymous("read:a"))
@@ -102,5 +103,6 @@ def test_rates_and_budgets_are_taken_and_nothing_else(taken: Taken) -> None:
     taken.path.write_text(new + anonymous("read:a"))
     asyncio.run(taken.file.look())
     rates = Rates(reads=Rate(5))
-    namespaces = {"a": replace(before.namespaces["a"], rates=rates)}
+    namespaces = {"a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s"))}
     assert taken.topology == replace(before, namespaces=namespaces)
+    assert taken.file.waiting == [("namespaces", "new")]

@@ -282,3 +282,16 @@ def test_one_eviction_in_sixteen_is_asked_its_age() -> None:
     cache = filled(10 + 17, l1(10))
     assert cache.evictions == 17
     assert sum(cache.eviction_ages.buckets) == 2
+
+
+def test_the_copies_that_were_used_last_are_given_in_the_order_of_their_use() -> None:
+    l1 = L1(1 << 20, 1000, CLOCK)
+    keys = [Key.of("pages", f"k{number}") for number in range(100)]
+    for key in keys:
+        l1.put(key, Entry(b"v" * 100, as_of=1, fresh_until=2))
+    for key in keys[:10]:
+        l1.get(key)
+    given = [key_id for copies in l1.used_last(l1.bytes // 4 + 100) for key_id, _ in copies]
+    assert given == [key.id for key in (*keys[85:], *keys[:10])]
+    assert sum(map(len, l1.used_last(1 << 30))) == 100
+    assert not [copy for copies in L1(1 << 20, 1000, CLOCK).used_last(1) for copy in copies]

@@ -1,0 +1,73 @@
+"""`cachesvc topology diff OLD NEW`: what a document changes, before it is rolled out.
+
+Exit codes: 0 if nothing changes; 1 if the document must not be rolled out, or is wrong; 2 if it
+changes something.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cachesvc.commands.arguments import tell_mistakes
+from cachesvc.commands.topology.difference import Difference, difference
+from cachesvc.commands.topology.page import page
+from cachesvc.config.service import load_topology
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import ConfigError
+
+NOTHING, REFUSED, CHANGES = 0, 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser, _: Mapping[str, str]) -> None:
+    parser.add_argument("what", choices=("diff",), help="`diff` says what NEW changes. It changes nothing.")
+    parser.add_argument("old", type=Path, metavar="OLD", help="The topology document that is in force.")
+    parser.add_argument("new", type=Path, metavar="NEW", help="The one that is to come.")
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="Keys, a line each as `namespace/key`, such as hot ones: says exactly which of them move.",
+    )
+    parser.add_argument("--json", action="store_true", help="Prints the difference in JSON.")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the difference and returns the exit code."""
+    try:
+        found = _difference(options)
+    except ConfigError as error:
+        tell_mistakes(error)
+        return REFUSED
+    if options.json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+    elif text := page(found):
+        print(text.strip("\n"))
+    else:
+        print("nothing changes")
+    if found.refused:
+        return REFUSED
+    is_same = not (found.changes or found.steps) and found.version[0] == found.version[1]
+    return NOTHING if is_same else CHANGES
+
+
+def _difference(options: argparse.Namespace) -> Difference:
+    before, after = load_topology(options.old), load_topology(options.new)
+    keys = list(_keys(options.keys)) if options.keys is not None else ()
+    return difference(before, after, keys)
+
+
+def _keys(path: Path) -> Iterator[Key]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError("--keys", f"{path} cannot be read: {why}") from None
+    for number, line in enumerate(lines, 1):
+        namespace, slash, text = line.partition("/")
+        if line and not (slash and namespace and text):
+            raise ConfigError("--keys", f"line {number} of {path} is no `namespace/key`")
+        if line:
+            yield Key.of(namespace, text)

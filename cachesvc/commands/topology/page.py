@@ -1,0 +1,63 @@
+"""The difference of two topology documents in words, for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from cachesvc.commands.topology.difference import Change, Difference
+from cachesvc.commands.topology.moves import Move
+from cachesvc.model.printable import printable
+
+GIVEN_SHOWN = 20
+"""The most keys that are shown one by one."""
+
+
+def page(found: Difference) -> str:
+    """Returns the page; empty if nothing changes."""
+    return "\n".join(printable(line, keep="\n") for line in _lines(found))
+
+
+def _lines(found: Difference) -> Iterator[str]:
+    was, now = found.version
+    if was != now:
+        yield f"version {was} → {now}"
+    for when in ("at once", "after a restart"):
+        if changes := [change for change in found.changes if change.when == when]:
+            yield f"\nIn force {when}:"
+            yield from (f"  {_change(change)}" for change in changes)
+    if found.partitions:
+        yield f"\nPartitions that move: {_total(found.partitions)} (of names that were tried)"
+        yield from _moves(found.partitions)
+    for region in dict.fromkeys(move.where for move in found.keys):
+        moves = [move for move in found.keys if move.where == region]
+        yield f"\nKeys of {region} that change their memcached server: {_total(moves)}"
+        yield from _moves(moves)
+    if found.given:
+        yield f"\nOf the given keys, {len({move.key for move in found.given})} move:"
+        for move in found.given[:GIVEN_SHOWN]:
+            where = f" in {move.where}" if move.where else ""
+            yield f"  {move.key}{where}: {move.before} → {move.after}"
+        if (more := len(found.given) - GIVEN_SHOWN) > 0:
+            yield f"  … and {more} more (--json has all)"
+    if found.notes:
+        yield "\nMind:"
+        yield from (f"  - {note}" for note in found.notes)
+    if found.refused:
+        yield "\nRefused:"
+        for refusal in found.refused:
+            yield "  - {} {}".format(refusal.path, refusal.why.replace("\n", "\n      "))
+    if found.steps:
+        yield "\nSteps:"
+        yield from (f"  {number}. {step}" for number, step in enumerate(found.steps, 1))
+
+
+def _change(change: Change) -> str:
+    if change.before == change.after:
+        return f"{change.path}: changed (not shown)"
+    return f"{change.path}: {change.before} → {change.after}"
+
+
+def _total(moves: Sequence[Move]) -> str:
+    return f"{sum(move.share for move in moves):.1%}"
+
+
+def _moves(moves: Sequence[Move]) -> Iterator[str]:
+    return (f"  {move.before} → {move.after}  {move.share:.1%}" for move in moves)

@@ -1,0 +1,100 @@
+"""The parts of the topology document that take effect while an instance runs.
+
+callers, rates, numbers of origin_budget       at once
+TTLs, windows, limits of a namespace           at once, for what is stored and read from then on
+how values are loaded (`origin`)               at once, for loads that begin from then on
+everything else                                at the next start; `waiting` names it
+"""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cachesvc.config.topology import Namespace, Origin, Topology
+
+Path: TypeAlias = tuple[str, ...]
+"""The way to a field: `("namespaces", "pages", "ttl")`."""
+
+LIVE_FIELDS = (
+    "owner",
+    "ttl",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "negative_ttl",
+    "jitter",
+    "early_refresh",
+    "max_value",
+    "max_lag",
+    "feed_loss",
+    "lease",
+    "lease_wait",
+    "tags_max",
+    "rates",
+)
+"""The fields of a namespace that change live as a whole."""
+LIVE_FIELDS_OF_ORIGINS = ("url", "soft_deadline", "hard_deadline", "max_body", "lag", "headers")
+
+
+def changed(before: object, after: object, at: Path = ()) -> Iterator[Path]:
+    """Yields the ways to all fields in which two documents differ.
+
+    A field of a mapping that only one of them has is one; so is one that is left out in one.
+    """
+    if isinstance(before, Struct) and type(before) is type(after):
+        for field in before.__struct_fields__:
+            yield from changed(getattr(before, field), getattr(after, field), (*at, field))
+    elif isinstance(before, dict) and isinstance(after, dict):
+        for name in dict.fromkeys([*before, *after]):
+            if name in before and name in after:
+                yield from changed(before[name], after[name], (*at, str(name)))
+            else:
+                yield (*at, str(name))
+    elif before != after:
+        yield at
+
+
+def is_live(path: Path) -> bool:
+    """True if a change of this field takes effect while instances run."""
+    match path:
+        case ("callers", *_):
+            return True
+        case ("namespaces", _, field, *_) if field in LIVE_FIELDS:
+            return True
+        case ("namespaces", _, "origin", field, *_):
+            return field in LIVE_FIELDS_OF_ORIGINS
+        case ("namespaces", _, "origin_budget", _, *_):
+            return True
+        case _:
+            return False
+
+
+def taken(running: Topology, found: Topology) -> Topology:
+    """Returns the running topology, with all that takes effect live from the other one."""
+    namespaces = {
+        name: _taken(one, found.namespaces[name]) if name in found.namespaces else one
+        for name, one in running.namespaces.items()
+    }
+    return replace(running, callers=found.callers, namespaces=namespaces)
+
+
+def waiting(running: Topology, found: Topology) -> list[Path]:
+    """Returns the ways to what differs and takes effect at the next start only.
+
+    `version` alone is not among them: it says nothing by itself.
+    """
+    return [path for path in changed(running, found) if not is_live(path) and path != ("version",)]
+
+
+def _taken(running: Namespace, found: Namespace) -> Namespace:
+    fields = {field: getattr(found, field) for field in LIVE_FIELDS}
+    if running.origin is not None and found.origin is not None:
+        fields["origin"] = _taken_origin(running.origin, found.origin)
+    if running.origin_budget is not None and found.origin_budget is not None:
+        fields["origin_budget"] = found.origin_budget
+    return replace(running, **fields)
+
+
+def _taken_origin(running: Origin, found: Origin) -> Origin:
+    return replace(running, **{field: getattr(found, field) for field in LIVE_FIELDS_OF_ORIGINS})
