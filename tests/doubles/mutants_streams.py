@@ -74,7 +74,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "own-change": Mutant(
         "a call's change is taken with it, although another change waits to be taken before it",
-        (67,),
+        (79,),
         (
             InPython("tests.doubles.memory_queue:MemoryChanges.append", "and not is_waiting", "and True"),
             InQueueScript("append", "and not is_waiting()", "and true"),
@@ -82,7 +82,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "pushed-in-order": Mutant(
         "a follower believes that nothing stands between its position and an item that was pushed",
-        (68,),
+        (80,),
         (
             InPython(
                 "cachesvc.changes.redis.fences:RedisFenceStream._following",

@@ -91,7 +91,7 @@ async def test_trace_40_a_change_that_its_group_forgot_must_be_open(queue: Queue
     assert [change.id for change in await queue.changes.reclaim("c", idle_seconds=0, count=1)] == [id_]
 
 
-async def test_trace_67_a_change_that_waits_must_not_be_taken_in_place_of_the_callers_own(
+async def test_trace_79_a_change_that_waits_must_not_be_taken_in_place_of_the_callers_own(
     queue: QueueBench,
 ) -> None:
     first = await queue.changes.append(Change("docs", keys=("a",)))
@@ -103,7 +103,7 @@ async def test_trace_67_a_change_that_waits_must_not_be_taken_in_place_of_the_ca
     assert [one.id for one in await queue.changes.take("i1", count=10, wait_seconds=0)] == [waits, held]
 
 
-async def test_trace_68_an_item_that_was_not_pushed_must_not_be_passed_over(queue: QueueBench) -> None:
+async def test_trace_80_an_item_that_was_not_pushed_must_not_be_passed_over(queue: QueueBench) -> None:
     """As an older release appends it, or while a follower's connection is made anew."""
     reader, publisher = await _reader(queue), queue.stream()
     assert not (await reader.read(wait_seconds=0.01)).fences
