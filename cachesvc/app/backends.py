@@ -199,6 +199,7 @@ class Backends:
         self.changes = RedisChanges(
             here.queue,
             service.region,
+            consumer=service.instance,
             decode=read_event,
             retention=retention,
             access=queue_access,

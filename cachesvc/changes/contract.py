@@ -169,7 +169,9 @@ class Changes(Protocol):
     async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
         """Durably accepts a change, made in the trace `traceparent`, and returns its id.
 
-        Raises if the queue cannot take the change: then nothing was promised.
+        Raises if the queue cannot take the change: then nothing was promised. A held change is taken in
+        the same step by the consumer of the instance that appends it, unless other changes wait to be
+        taken: so no other instance reads what its caller does, and `reclaim` finds what the caller left.
         """
         ...
 
@@ -458,6 +460,13 @@ class FenceStream(Followed, Protocol):
 
         They must be those that follow the position, with none left out. A cancelled or failed call has done
         nothing.
+        """
+        ...
+
+    async def rest(self) -> None:
+        """Ends what only reading from the queue needs, until the next `read`.
+
+        Items come from a relay meanwhile. Never fails.
         """
         ...
 

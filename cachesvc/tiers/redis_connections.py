@@ -346,6 +346,24 @@ class CleanConnection(AbstractConnection):
             self._opening.cancel()
         await super().disconnect(*args, **settings)
 
+    @property
+    def bounded_parser(self) -> BoundedParser:
+        """The parser of the open connection."""
+        parser: Any = self._parser
+        found: BoundedParser = parser
+        return found
+
+    def hand_over(self) -> tuple[asyncio.Transport, bytes]:
+        """Returns the transport, for another protocol, and the bytes that were not parsed yet.
+
+        redis-py must not read the connection any more, and can close it as before.
+        """
+        reader: Any = self._reader
+        writer: Any = self._writer
+        unread, reader._buffer = bytes(reader._buffer), bytearray()
+        transport: asyncio.Transport = writer.transport
+        return transport, unread
+
     async def can_read(self) -> bool:
         """True if there is something to read, or the server closed the connection."""
         return await super().can_read() or self.has_unread()

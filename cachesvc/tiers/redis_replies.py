@@ -13,7 +13,7 @@ bytes of values are skipped, so that a value may contain anything.
 import re
 from typing import Any, Final
 
-from redis._parsers.hiredis import _AsyncHiredisParser
+from redis._parsers.hiredis import NOT_ENOUGH_DATA, _AsyncHiredisParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
@@ -91,13 +91,30 @@ class BoundedParser(_AsyncHiredisParser):
         self.taken_bytes = 0
         """Bytes that have come of the reply that is read now."""
 
+    def feed(self, piece: bytes) -> None:
+        """Takes bytes that have come, beside `read_response`. Raises `InvalidResponse`."""
+        if not self._reader.has_data():
+            self._begin()
+        self._look_at(piece)
+        self._reader.feed(piece)
+
+    def taken(self) -> list[Any]:
+        """Returns the replies and pushes that have come whole since the last call."""
+        found: list[Any] = []
+        while (one := self._reader.gets(False)) is not NOT_ENOUGH_DATA:
+            found.append(one)
+        return found
+
     async def read_response(self, disable_decoding: bool = False, push_request: bool = False) -> Any:
+        self._begin()
+        return await super().read_response(disable_decoding, push_request)
+
+    def _begin(self) -> None:
         self.taken_bytes = 0
         if not self._reader.has_data():
             self._walk, self._pieces = None, []
         elif self._walk is not None:
             self._walk.parts = 0
-        return await super().read_response(disable_decoding, push_request)
 
     async def read_from_socket(self) -> bool:
         piece = await self._stream.read(self._read_size)

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cachesvc.changes.contract import Audit, Changes, FenceBatch, FenceStart, FenceStream, OpenChange
+from cachesvc.changes.events.cloudevents import decode_item
 from cachesvc.changes.redis import server
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -39,8 +40,10 @@ class QueueBench:
         """A follower (and publisher) of its own."""
         raise NotImplementedError
 
-    def reading_by(self, decode: Decode) -> AbstractAsyncContextManager[Changes]:
-        """The queue's changes as somebody reads them who knows other items."""
+    def reading_by(
+        self, decode: Decode = decode_item, consumer: str = ""
+    ) -> AbstractAsyncContextManager[Changes]:
+        """The queue's changes as another instance uses them, which may know other items."""
         raise NotImplementedError
 
     async def append_fields(self, fields: Fields) -> str:
@@ -133,8 +136,8 @@ class MemoryBench(QueueBench):
         )
 
     @asynccontextmanager
-    async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
-        yield MemoryChanges(self.queue, decode=decode)
+    async def reading_by(self, decode: Decode = decode_item, consumer: str = "") -> AsyncIterator[Changes]:
+        yield MemoryChanges(self.queue, decode=decode, consumer=consumer)
 
     async def append_fields(self, fields: Fields) -> str:
         ms, number = self.queue.append_change(fields)
@@ -202,8 +205,8 @@ class RedisBench(QueueBench):
         return made
 
     @asynccontextmanager
-    async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
-        changes = RedisChanges(self._url, "here", decode=decode, access=self._access)
+    async def reading_by(self, decode: Decode = decode_item, consumer: str = "") -> AsyncIterator[Changes]:
+        changes = RedisChanges(self._url, "here", decode=decode, consumer=consumer, access=self._access)
         try:
             yield changes
         finally:

@@ -14,6 +14,7 @@ from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)
 SHORT = 0.01
+HELD = 1_700_000_000_000_000
 
 server = server_of(*KINDS, RELAYED)
 
@@ -74,6 +75,28 @@ async def test_an_acknowledged_change_is_neither_taken_nor_reclaimed(queue: Queu
     await queue.changes.acknowledge([first])
     assert await ids(await queue.changes.reclaim("c2", idle_seconds=0, count=10)) == [third]
     await queue.changes.acknowledge([])
+
+
+async def test_a_held_change_is_taken_by_the_consumer_of_its_own_instance(queue: QueueBench) -> None:
+    """Several at once, too. One that is not held is for whoever asks."""
+    await was_there(queue, "c1")
+    async with queue.reading_by(consumer="c1") as own:
+        held = await asyncio.gather(*(own.append(CHANGE, held_until_us=HELD) for _ in range(3)))
+        assert await ids(await take(queue, "c2")) == []
+        free = await own.append(CHANGE)
+        assert await ids(await take(queue, "c2")) == [free]
+        assert sorted(await ids(await queue.changes.reclaim("c2", idle_seconds=0, count=10))) == sorted(
+            [*held, free]
+        )
+
+
+async def test_a_consumer_that_waits_is_not_woken_by_what_another_instance_holds(queue: QueueBench) -> None:
+    await was_there(queue, "c2")
+    waiting = asyncio.create_task(queue.changes.take("c2", count=1, wait_seconds=0.3))
+    await asyncio.sleep(0.05)
+    async with queue.reading_by(consumer="c1") as own:
+        await own.append(CHANGE, held_until_us=HELD)
+        assert await ids(await waiting) == []
 
 
 async def test_what_a_dead_consumer_took_is_reclaimed(queue: QueueBench) -> None:

@@ -61,10 +61,12 @@ class MemoryChanges:
         self,
         queue: MemoryQueue,
         *,
+        consumer: str = "",
         decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
         source: str = "/cachesvc",
     ) -> None:
         self._queue = queue
+        self._consumer = consumer
         self._decode = decode
         self._source = source
         self._numbers = itertools.count(1)
@@ -81,7 +83,11 @@ class MemoryChanges:
         event = encode(
             change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
         )
-        return text_of(self._queue.append_event(event))
+        is_waiting = any(position > self._queue.delivered for position in self._queue.changes)
+        position = self._queue.append_event(event)
+        if held_until_us and self._consumer and not is_waiting:
+            self._take(self._consumer, 1)
+        return text_of(position)
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
         taken = self._take(consumer, count)
@@ -286,6 +292,8 @@ class MemoryFenceStream:
                 self._queue.paced_in_force(), None, gap=True, position=self._in_epoch(before), report=True
             )
         return await self.deliver([(text_of(item.position).encode(), item.fields) for item in self._after()])
+
+    async def rest(self) -> None: ...
 
     async def deliver(self, items: Sequence[contract.Item]) -> FenceBatch:
         if items:

@@ -72,6 +72,30 @@ STREAMS: dict[str, Mutant] = {
             InQueueScript("adopt", "not pending[item[1]] and", "false and"),
         ),
     ),
+    "own-change": Mutant(
+        "a call's change is taken with it, although another change waits to be taken before it",
+        (79,),
+        (
+            InPython("tests.doubles.memory_queue:MemoryChanges.append", "and not is_waiting", "and True"),
+            InQueueScript("append", "and not is_waiting()", "and true"),
+        ),
+    ),
+    "pushed-in-order": Mutant(
+        "a follower believes that nothing stands between its position and an item that was pushed",
+        (80,),
+        (
+            InPython(
+                "cachesvc.changes.redis.fences:RedisFenceStream._following",
+                "push.before == at",
+                "True",
+            ),
+            InPython(
+                "tests.doubles.memory_queue:MemoryFenceStream._after",
+                "self._queue.fences[first : first + self._max_batch]",
+                "self._queue.fences[first:][-1:]",
+            ),
+        ),
+    ),
     "vouching-server": Mutant(
         "a heartbeat is taken by any server, whatever server's changes it is of",
         (41,),
@@ -393,7 +417,7 @@ STREAMS: dict[str, Mutant] = {
                 "self._epoch != self._queue.epoch",
             ),
             InPython(
-                "cachesvc.changes.redis.fences:RedisFenceStream.read",
+                "cachesvc.changes.redis.fences:RedisFenceStream._look",
                 """\
     if epoch != self._epoch or not items or items[0][0] != self._position:
         return await self._gap()
@@ -416,7 +440,7 @@ STREAMS: dict[str, Mutant] = {
                 "self._epoch != self._queue.epoch or ",
                 "",
             ),
-            InPython("cachesvc.changes.redis.fences:RedisFenceStream.read", "epoch != self._epoch or ", ""),
+            InPython("cachesvc.changes.redis.fences:RedisFenceStream._look", "epoch != self._epoch or ", ""),
         ),
     ),
     "placement": Mutant(

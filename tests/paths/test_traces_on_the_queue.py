@@ -91,6 +91,30 @@ async def test_trace_40_a_change_that_its_group_forgot_must_be_open(queue: Queue
     assert [change.id for change in await queue.changes.reclaim("c", idle_seconds=0, count=1)] == [id_]
 
 
+async def test_trace_79_a_change_that_waits_must_not_be_taken_in_place_of_the_callers_own(
+    queue: QueueBench,
+) -> None:
+    first = await queue.changes.append(Change("docs", keys=("a",)))
+    assert await queue.changes.take("i1", count=10, wait_seconds=0)
+    await queue.changes.acknowledge([first])
+    waits = await queue.changes.append(Change("docs", keys=("b",)))
+    async with queue.reading_by(consumer="i0") as own:
+        held = await own.append(Change("docs", keys=("c",)), held_until_us=await queue.now_us())
+    assert [one.id for one in await queue.changes.take("i1", count=10, wait_seconds=0)] == [waits, held]
+
+
+async def test_trace_80_an_item_that_was_not_pushed_must_not_be_passed_over(queue: QueueBench) -> None:
+    """As an older release appends it, or while a follower's connection is made anew."""
+    reader, publisher = await _reader(queue), queue.stream()
+    assert not (await reader.read(wait_seconds=0.01)).fences
+    await publisher.publish([Fence(1, 10)])
+    assert (await reader.read(wait_seconds=1)).fences
+    await queue.append_fence_item(b"p", (2).to_bytes(8, "big") + (20).to_bytes(8, "big"))
+    await publisher.publish([Fence(3, 30)])
+    seen = [*(await reader.read(wait_seconds=1)).fences, *(await reader.read(wait_seconds=0)).fences]
+    assert [fence.at for fence in seen] == [20, 30]
+
+
 async def test_trace_41_a_heartbeat_must_be_refused_by_another_queue(queue: QueueBench) -> None:
     reader = await _reader(queue)
     completion = await queue.changes.completion()

@@ -119,7 +119,7 @@ class Instance:
         self.pool = FakePoolView(far.l2, far.pool)
         self.peers = FakePeers()
         incarnation = str(next(_INCARNATIONS))
-        self.changes = ChaosQueue(MemoryChanges(far.queue))
+        self.changes = ChaosQueue(MemoryChanges(far.queue, consumer=name))
         self.stream = ChaosQueue(
             MemoryFenceStream(
                 far.queue, "here", follower=("here", name), incarnation=f"{next(_INCARNATIONS)}"

@@ -55,6 +55,7 @@ class RedisChanges:
         url: str,
         region: str,
         *,
+        consumer: str = "",
         decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
         timeout: Duration = TIMEOUT,
         max_open: int = 1_000_000,
@@ -64,13 +65,15 @@ class RedisChanges:
     ) -> None:
         """Makes a stream that is not connected yet.
 
-        `decode` reads an item by its id and fields, and never raises. `max_open`: the changes that may be
-        open at once, without the parked ones; beyond them `append` is refused, and no change is lost
-        silently. `retention`: the longest time that a cell keeps a copy. What is parked is forgotten a
-        minute later, as a cell forgets its fences.
+        `consumer`: the name under which this instance takes changes; held changes that it appends are
+        taken under that name at once. `decode` reads an item by its id and fields, and never raises.
+        `max_open`: the changes that may be open at once, without the parked ones; beyond them `append` is
+        refused, and no change is lost silently. `retention`: the longest time that a cell keeps a copy.
+        What is parked is forgotten a minute later, as a cell forgets its fences.
         """
         self._server = RedisServer(url, f"changes of {region}", timeout, access, breaker)
         self._source = f"/cachesvc/{region}"
+        self._consumer = consumer
         self._decode = decode
         self._max_open = max_open
         self._most_at_once = MOST_ADOPTED
@@ -78,8 +81,8 @@ class RedisChanges:
         self._outlived_us = int(retention) + 60_000_000
         script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
         self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
-        self._appends: Batcher[bytes, str] = batcher(
-            self._append_together, "append", weigh=lambda events: sum(map(len, events))
+        self._appends: Batcher[tuple[bytes, bool], str] = batcher(
+            self._append_together, "append", weigh=lambda events: sum(len(event) for event, _ in events)
         )
         self._acknowledgements: Batcher[str, None] = batcher(self._acknowledge_together, "acknowledge")
         self._make_group = script("make_group")
@@ -102,12 +105,16 @@ class RedisChanges:
         event = encode(
             change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
         )
-        return answered(await self._appends.submit(event))
+        return answered(await self._appends.submit((event, held_until_us > 0)))
 
-    async def _append_together(self, events: list[bytes]) -> Sequence[str | TierError]:
-        """Appends the events of many callers; the ones that find the stream full are refused."""
+    async def _append_together(self, events: list[tuple[bytes, bool]]) -> Sequence[str | TierError]:
+        """Appends the events of many callers; the ones that find the stream full are refused.
+
+        They are taken in the same step if all of them are held, as those of an instance are.
+        """
+        consumer = self._consumer if all(is_held for _, is_held in events) else ""
         ids = await self._append_all(
-            [self._max_open, *events],
+            [self._max_open, consumer, *(event for event, _ in events)],
             lambda said: [one if one is None else item_id(one) for one in parts(said, len(events))],
         )
         full = TierUnavailableError(

@@ -1,8 +1,11 @@
 """A region's `fences` on Redis: a stream in which every follower keeps its own position.
 
-    read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on,
+    read:  wait for what the queue pushes (`pushes.py`): an item that follows the one at the position,
+           under its epoch, is delivered as it is
+           anything else is only a hint → one script: the epoch, and the items from the position on,
            the item at the position included
            another epoch, or that item is gone → gap: first take the new position, then say so
+           a queue that does not push its items → the hint is XREAD's answer
 
 A publisher that sees another epoch publishes again what it published in the last minute: the server
 that took over may lack it. The server's side is in `lua/`, with `prelude.lua` first.
@@ -36,6 +39,7 @@ from cachesvc.changes.contract import (
 from cachesvc.changes.redis import fence_items, parked_items
 from cachesvc.changes.redis import receipt_lines as receipts
 from cachesvc.changes.redis.followers import NOWHERE, Followers
+from cachesvc.changes.redis.pushes import Push, Pushes
 from cachesvc.changes.redis.server import (
     FENCES,
     TIMEOUT,
@@ -160,8 +164,9 @@ class RedisFenceStream:
         self._delivered = False
         """True if the item at the position has been delivered; false only after `open` and after
         a gap."""
-        self._was_cut_off = False
-        """True if the last wait for news has failed.
+        self._pushes = Pushes(self._server)
+        self._looks_first = False
+        """True if the last wait for news has failed, or if news has come that was not delivered.
 
         The next read looks first, and does not wait: only then is it known which server this is. While
         it waited, no heartbeat would end the wait, as consumers send none until all of the region use
@@ -199,6 +204,7 @@ class RedisFenceStream:
                 self,
             )
         finally:
+            await self._pushes.stop()
             await self._server.stop()
 
     async def _sign_off(self) -> None:
@@ -379,12 +385,57 @@ class RedisFenceStream:
         """
         if not self._position:
             return await self._gap()
-        if self._delivered and wait_seconds and not self._was_cut_off:
-            self._was_cut_off = True
+        if self._looks_first or not (self._delivered and wait_seconds):
+            return await self._look()
+        self._looks_first = True
+        before = self._position
+        if self._pushes.is_trusted and await self._pushes.follow(self._channel):
+            batch = await self._look()
+            if batch.gap or self._position != before:
+                return batch
+            self._looks_first = True
+        if not self._pushes.is_trusted:
+            await self._pushes.stop()
             await self._wait(wait_seconds)
+            return await self._look()
+        pushed = await self._pushes.next(wait_seconds)
+        if items := self._following(pushed):
+            return await self.deliver(items)
+        batch = await self._look()
+        if not pushed and self._position != before:
+            self._pushes.note_missed()
+        return batch
+
+    @property
+    def _channel(self) -> bytes:
+        return b"fences:" + self._epoch.partition(b":")[0]
+
+    def _following(self, pushed: Sequence[Push | None]) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        """Returns the items that were pushed one after the other, from the position on.
+
+        Ends before one that does not follow: then the next read looks into the stream.
+        """
+        items: list[tuple[bytes, Mapping[bytes, bytes]]] = []
+        at = self._position
+        for push in pushed:
+            if push is None or push.epoch != self._epoch or len(items) == self._max_batch:
+                return items
+            if push.before == at:
+                if push.fields is None:
+                    return items
+                items.append((push.id, push.fields))
+                at = push.id
+            elif _place(push.id) > _place(at):
+                self._pushes.note_missed()
+                return items
+        self._looks_first = False
+        return items
+
+    async def _look(self) -> FenceBatch:
+        """Reads the items after the position from the stream."""
         most = self._max_batch + self._delivered
         epoch, items = await self._read([self._position, most, LARGEST_ITEM, MOST_FIELDS], _items_in)
-        self._was_cut_off = False
+        self._looks_first = False
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
         return await self.deliver(items[self._delivered :])
@@ -410,6 +461,9 @@ class RedisFenceStream:
         epoch, position, tail, paced = await self._open(arguments, _opened_in)
         self._epoch, self._position, self._delivered = epoch, position, False
         return tail, paced
+
+    async def rest(self) -> None:
+        await self._pushes.stop()
 
     async def deliver(self, items: Sequence[Item]) -> FenceBatch:
         said = fence_items.decode((int(id_.partition(b"-")[0]), fields) for id_, fields in items)
@@ -484,6 +538,11 @@ class RedisFenceStream:
             return _record(epoch, text(said))
         except ValueError:
             return UnreadableAnswerError(self._server.where, "a receipt that cannot be read")
+
+
+def _place(id_: bytes) -> tuple[int, int]:
+    ms, _, number = id_.partition(b"-")
+    return int(ms), int(number)
 
 
 def _to_park(parked: Parked) -> tuple[str, str, int, str]:

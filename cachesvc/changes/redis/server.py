@@ -40,6 +40,7 @@ from cachesvc.tiers.redis_connections import (
     DEFAULT_ACCESS,
     OPEN_ROUND_TRIPS,
     Access,
+    CleanConnection,
     RedisConnections,
     is_demotion,
 )
@@ -125,6 +126,17 @@ class RedisServer:
         for batcher in self._batchers:
             await batcher.close()
         await self.redis.aclose()
+
+    async def connection(self) -> CleanConnection:
+        """Returns a connection for one user; `give_back` ends its use. Raises redis-py's errors."""
+        connections: Any = self._connections  # redis-py has no types here
+        made: CleanConnection = await connections.get_connection()
+        return made
+
+    async def give_back(self, connection: CleanConnection) -> None:
+        """Closes a connection, and gives it back to the pool."""
+        await connection.disconnect(nowait=True)
+        await self._connections.release(connection)
 
     async def reconnect(self) -> None:
         """Closes the connections, so that the next call looks the server's name up anew."""
@@ -213,6 +225,22 @@ class RedisServer:
             received_us=now_us(),
             dead_letters=dead if isinstance(dead, int) else None,
         )
+
+    def follow_name(self) -> None:
+        """Looks now and then whether sentinels name another master, as each exchange does."""
+        self._connections.follow()
+
+    async def failure_of(self, error: Exception) -> TierError:
+        """Returns the `TierError` of what was raised on a connection without an exchange."""
+
+        async def fail() -> None:
+            raise error
+
+        try:
+            await self.guarded(fail())
+        except TierError as failure:
+            return failure
+        raise error
 
     async def guarded(
         self, exchange: Awaitable[T], *, wait_seconds: float = 0, taken: Callable[[T], Any] = as_it_is

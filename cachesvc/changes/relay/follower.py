@@ -226,6 +226,7 @@ class RelayedFollower:
             except (TimeoutError, OSError, TierError) as error:
                 self._shun(way, told(error))
                 continue
+            await self._stream.rest()
             self._link = _Link(way, wire, self.region)
             self._look_at = loop.time() + self._silent_seconds
             return self._link

@@ -5,16 +5,7 @@
 -- A change that was delivered and is in the stream is pending, unless a consumer was deleted with
 -- what it had taken (XGROUP DELCONSUMER), the group was set past it (XGROUP SETID, or a group made
 -- anew), or somebody else acknowledged it. Answers the number of changes that are adopted.
-local delivered
-for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', 'changes')) do -- none: there is no stream
-  local fields = {}
-  for i = 1, #group, 2 do
-    fields[group[i]] = group[i + 1]
-  end
-  if fields['name'] == 'cachesvc' then
-    delivered = fields['last-delivered-id']
-  end
-end
+local delivered = last_delivered()
 if not delivered then
   return 0
 end

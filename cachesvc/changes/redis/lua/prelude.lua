@@ -92,6 +92,25 @@ local function make_group(candidate)
   end
 end
 
+-- Returns the id up to which changes were given to consumers; nothing without a group.
+local function last_delivered()
+  for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', 'changes')) do -- none: there is no stream
+    local fields = {}
+    for i = 1, #group, 2 do
+      fields[group[i]] = group[i + 1]
+    end
+    if fields['name'] == 'cachesvc' then
+      return fields['last-delivered-id']
+    end
+  end
+end
+
+-- True if a change waits to be given to a consumer, or if there is no group yet.
+local function is_waiting()
+  local delivered = last_delivered()
+  return not delivered or #call('XRANGE', 'changes', '(' .. delivered, '+', 'COUNT', 1) > 0
+end
+
 -- Drops items of `fences` older than the retention (ms), and paced fences that are not in force:
 -- ten thousand items and a thousand paced fences at most.
 -- A script that may need memory trims before its first write. A server without memory left refuses
@@ -112,10 +131,33 @@ local function trim(retention_ms)
   end
 end
 
--- Appends an item to `fences`. If there is no stream, it is made, with its epoch.
+-- Pushes an item of `fences` to the followers, with the id of the item before it (pushes.py). The
+-- channel has the random part of the epoch in its name: channels are of all databases of a server.
+-- Of an item that is long it says only that there is one. A user without the right to publish pushes
+-- nothing, and followers find that out.
+local MOST_PUSHED = 1024
+local function push(before, id, fields)
+  local body = table.concat(fields)
+  local head = { epoch_of('fences'), before, id }
+  if #body > MOST_PUSHED then
+    body = ''
+  else
+    for _, part in ipairs(fields) do
+      head[#head + 1] = #part
+    end
+  end
+  redis.pcall('PUBLISH', 'fences:' .. call('GET', 'fences:epoch'), table.concat(head, ' ') .. '\n' .. body)
+end
+
+-- Appends an item to `fences`, and pushes it. If there is no stream, it is made, with its epoch.
+local newest
 local function publish(candidate, fields)
   call('SET', 'fences:epoch', candidate, 'NX')
-  return call('XADD', 'fences', '*', unpack(fields))
+  local last = not newest and call('XREVRANGE', 'fences', '+', '-', 'COUNT', 1)[1]
+  local before, id = newest or last and last[1] or '-', call('XADD', 'fences', '*', unpack(fields))
+  newest = id
+  push(before, id, fields)
+  return id
 end
 
 -- Appends the items that stand in ARGV from `at` on: their number; for each the number of its

@@ -1,0 +1,93 @@
+"""The receiving end of a connection to Redis on which only the server speaks.
+
+redis-py reads through asyncio's streams: that is a buffer, a future, a time limit and several
+coroutines for each reply. A subscriber has no question to which a reply could belong, so bytes go
+to the parser in the call that brings them.
+"""
+
+import asyncio
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from cachesvc.tiers.redis_connections import CleanConnection
+
+
+class Listener(asyncio.Protocol):
+    """Takes an open connection over from redis-py, which may only close it from then on."""
+
+    def __init__(self, connection: CleanConnection) -> None:
+        """Takes over what redis-py has read and not used, too."""
+        self._parser: Any = connection.bounded_parser
+        self._transport, unread = connection.hand_over()
+        self._former = self._transport.get_protocol()
+        self._why: Exception | None = None
+        """Why nothing more can come; None while the connection is whole."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._looked_at = float("-inf")
+        self._transport.set_protocol(self)
+        self._transport.resume_reading()
+        if unread:
+            self.data_received(unread)
+
+    @property
+    def is_open(self) -> bool:
+        return self._why is None and not self._transport.is_closing()
+
+    async def arrived(self, seconds: float, *, pace_seconds: float) -> list[Any]:
+        """Returns what has come since the last call, or nothing if nothing does within `seconds`.
+
+        `pace_seconds`: the least time from one look to the next. What comes meanwhile does not wake the
+        event loop. A cancelled call has taken nothing. Raises what has closed the connection.
+        """
+        loop = asyncio.get_running_loop()
+        if (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
+            await self._pause(early_seconds)
+        found = self._taken()
+        if not found:
+            await self._wait(seconds)
+            found = self._taken()
+        self._looked_at = loop.time()
+        return found
+
+    async def _pause(self, seconds: float) -> None:
+        self._transport.pause_reading()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if self.is_open:
+                self._transport.resume_reading()
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _taken(self) -> list[Any]:
+        if found := self._parser.taken():
+            return list(found)
+        if self._why is not None:
+            raise self._why
+        return []
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+        except Exception as error:  # noqa: BLE001  the reader gets it, whatever it is
+            self._why = error
+            self._transport.abort()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._why = self._why or exc or RedisConnectionError("the server closed the connection")
+        self._former.connection_lost(exc)
+        self._wake()
