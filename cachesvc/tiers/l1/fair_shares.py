@@ -2,7 +2,7 @@
 
     excess of a room   what it has above its guarantee
     return             an entry that comes back after it was evicted because L1 was full; its
-                       room has evicted at most a quarter of the budget since
+                       room has evicted at most an eighth of the budget since
     weight of a room   the square of its part of the recent returns of all rooms, which counts as
                        a tenth of an equal part at least
 
@@ -14,7 +14,7 @@ returns of all rooms are equal, but a share that seeks this point never rests.
 
 The rule follows Memshare (Cidon et al., USENIX ATC 2017), which guarantees memory to applications
 and moves the rest towards those that hit a shadow queue of evicted keys. Here the weights are the
-returns themselves, each worth a thousandth more than the one before it: they forget, and stay
+returns themselves, each worth 0.03 % more than the one before it: they forget, and stay
 bounded. Returns are seen by puts, so a hit costs nothing.
 """
 
@@ -24,16 +24,16 @@ from collections.abc import Sequence
 from cachesvc.model.footprint import ENTRY_BYTES
 from cachesvc.tiers.l1.room import Room
 
-HORIZON = 4
+HORIZON = 8
 """A return counts if its room has evicted at most the budget divided by this since."""
 LEAST_PART = 0.1
 """The least part of the returns, in means; a room without returns grows from it."""
-GROWTH = 1.001
+GROWTH = 1.0003
 """A return has this many times the weight of the one before."""
 LARGEST_STEP = 1e100
 LEAST_SLOTS = 64
 """The least hashes that are remembered of a room. All rooms have 16 bytes for each of the
-entries that a quarter of the budget has room for, or twice as many."""
+entries that an eighth of the budget has room for, or twice as many."""
 
 
 class FairShares:
