@@ -1,6 +1,7 @@
 """Runs the workers of a host as its children: starts them, starts them again, stops them.
 
     a worker ends              it is started again, after a pause that doubles while it keeps ending
+    a worker hangs             it is killed: its loop has not told of itself for `hung_seconds`
     SIGTERM, SIGINT            all workers are asked to end, and end as one process does
     the supervisor is killed   the kernel sends every worker SIGTERM (`PR_SET_PDEATHSIG`)
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 """The pauses before a worker is started again: the first, and the last to be doubled to."""
+BEAT_SECONDS = 1.0
+"""A worker that serves tells of itself so often."""
 STEADY_SECONDS = 10.0
 """A worker that served for so long is started again after the first pause."""
 _ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM)
@@ -36,8 +39,8 @@ _HEARD = (*_ASKED_TO_STOP, signal.SIGHUP, signal.SIGCHLD)
 Work = Callable[[int, int, Callable[[], None]], int]
 """The whole run of a worker; returns the exit code, after SIGINT or SIGTERM.
 
-Its arguments are the worker's number, how often it was started again, and what it calls once it
-serves."""
+Its arguments are the worker's number, how often it was started again, and what it calls every
+`BEAT_SECONDS` once it serves, on its loop."""
 
 
 class _Child:
@@ -52,7 +55,15 @@ class _Child:
         self.start_at = 0.0
         """When it is to be started, on the monotonic clock, while none runs."""
         self.serves_since: float | None = None
+        self.beat_at = 0.0
+        """When it last told of itself, on the monotonic clock, once it serves."""
         self.pause_seconds = FIRST_PAUSE_SECONDS
+
+    def told(self, now: float) -> None:
+        """Notes that the worker serves."""
+        self.beat_at = now
+        if self.serves_since is None:
+            self.serves_since = now
 
     def ended(self, now: float) -> float:
         """Notes that the process has ended; returns the pause before the next one, in seconds."""
@@ -67,16 +78,25 @@ class Supervisor:
     """The workers of one host. `run` is called once, in the main thread."""
 
     def __init__(
-        self, names: Sequence[str], work: Work, *, serving: Callable[[], None], stop_seconds: float
+        self,
+        names: Sequence[str],
+        work: Work,
+        *,
+        serving: Callable[[], None],
+        stop_seconds: float,
+        hung_seconds: float = inf,
     ) -> None:
         """`serving` is called once, when all workers serve.
 
-        `stop_seconds` is the time after which workers that were asked to end are killed.
+        `stop_seconds` is the time after which workers that were asked to end are killed, `hung_seconds`
+        that after which one is that serves and does not tell of itself.
         """
         self._children = [_Child(number, name) for number, name in enumerate(names)]
         self._work = work
         self._serving = serving
         self._stop_seconds = stop_seconds
+        self._hung_seconds = hung_seconds
+        self._turned_at = time.monotonic()
         self._has_served = False
         self._exit_code = 0
 
@@ -97,6 +117,7 @@ class Supervisor:
                 stack.callback(os.close, end)
             for one in (self._wake, waker):
                 one.setblocking(False)
+            os.set_blocking(self._tell, False)  # a worker must not wait for a supervisor that hangs
             for number in _HEARD:
                 stack.callback(signal.signal, number, signal.signal(number, _heed))
             stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(waker.fileno()))
@@ -115,16 +136,19 @@ class Supervisor:
         for child in self._children:
             if child.pid is None and now >= child.start_at:
                 self._start(child)
-        heard = self._wait(self._seconds_to_next_start())
+        heard = self._wait(self._seconds_to_next_look())
         if any(number in heard for number in _ASKED_TO_STOP):
             return False
         if signal.SIGHUP in heard:
             log.warning("SIGHUP: settings are read at the start only")
         return self._look_after()
 
-    def _seconds_to_next_start(self) -> float | None:
+    def _seconds_to_next_look(self) -> float | None:
+        now = time.monotonic()
         due = [child.start_at for child in self._children if child.pid is None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        if any(child.serves_since is not None for child in self._children) and self._hung_seconds < inf:
+            due.append(now + BEAT_SECONDS)
+        return max(0.0, min(due) - now) if due else None
 
     def _wait(self, seconds: float | None) -> bytes:
         """Waits for signals, workers that begin to serve, or the time; returns the signals."""
@@ -132,14 +156,15 @@ class Supervisor:
         ready, _, _ = select.select([wake, self._told], [], [], seconds)
         if self._told in ready:
             for number in os.read(self._told, 4096):
-                self._children[number].serves_since = time.monotonic()
+                self._children[number].told(time.monotonic())
             if not self._has_served and all(child.serves_since is not None for child in self._children):
                 self._has_served = True
                 self._serving()
         return self._wake.recv(4096) if wake in ready else b""
 
     def _look_after(self) -> bool:
-        """Looks for workers that have ended; returns False if that ends the host's start."""
+        """Looks for workers that have ended or hang; returns False if that ends the host's start."""
+        self._kill_hung()
         for child in self._children:
             if (code := _reaped(child)) is None:
                 continue
@@ -150,6 +175,25 @@ class Supervisor:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             log.warning("worker %s ended %s; it is started again in %.1f s", child.name, how, pause)
         return True
+
+    def _kill_hung(self) -> None:
+        """Kills workers that serve and have not told of themselves for too long.
+
+        After a pause of the supervisor itself (its host was suspended, it was stopped) nobody is judged:
+        what was told meanwhile has just been read.
+        """
+        now = time.monotonic()
+        was_away = now - self._turned_at > 2 * BEAT_SECONDS
+        self._turned_at = now
+        for child in self._children:
+            if child.pid is None or child.serves_since is None:
+                continue
+            if was_away:
+                child.beat_at = now
+            elif (silent := now - child.beat_at) > self._hung_seconds:
+                log.error("worker %s hangs: it is killed after %.0f s of silence", child.name, silent)
+                child.beat_at = now  # the kernel may need a moment
+                os.kill(child.pid, signal.SIGKILL)
 
     def _stop(self) -> None:
         """Asks all workers to end, and kills those that do not."""
@@ -208,7 +252,8 @@ class Supervisor:
             os._exit(code)
 
     def _tell_that_it_serves(self, number: int) -> None:
-        os.write(self._tell, bytes([number]))
+        with suppress(BlockingIOError):  # nobody has read for hours
+            os.write(self._tell, bytes([number]))
 
 
 def _heed(_: int, __: object) -> None:

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
-from cachesvc.app.supervisor import Supervisor
+from cachesvc.app.supervisor import BEAT_SECONDS, Supervisor
 from cachesvc.commands import documents
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
@@ -179,7 +180,13 @@ def _supervise(
     stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
     if service.l1.snapshot.directory:
         stop_seconds += service.l1.snapshot.timeout.seconds
-    return Supervisor(names_of(service), work, serving=serving, stop_seconds=stop_seconds).run()
+    return Supervisor(
+        names_of(service),
+        work,
+        serving=serving,
+        stop_seconds=stop_seconds,
+        hung_seconds=server.worker_hung_after.seconds or inf,
+    ).run()
 
 
 async def _serve_as(
@@ -189,8 +196,14 @@ async def _serve_as(
     worker: Worker,
     serves: Callable[[], None],
 ) -> None:
-    def ready(_: int, __: str) -> None:
+    loop = asyncio.get_running_loop()
+
+    def beat() -> None:
         serves()
+        loop.call_later(BEAT_SECONDS, beat)
+
+    def ready(_: int, __: str) -> None:
+        beat()
 
     await app.serve(service, topology, topology_file=topology_file, worker=worker, ready=ready)
 

@@ -165,6 +165,9 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     may use. More than one need Linux, and a `port` that is not 0. Each is an instance: the first one
     of `eu-a` is `eu-a-0`, which the topology names with a port of its own. `l1.budget`,
     `l1.max_entries` and `max_bytes_in_flight` are divided among them; other limits hold for each."""
+    worker_hung_after: Duration = Duration.parse("10s")
+    """How long the event loop of one of several workers may stand still; then its supervisor
+    kills the worker and starts it again. At least 2s; 0: never."""
     operations: Operations = field(default_factory=Operations)
     """The port for operators."""
     tls: ListenerTls = field(default_factory=ListenerTls)
@@ -718,6 +721,11 @@ def _check_server(server: Server, found: Mistakes) -> None:
 
 def _check_workers(server: Server, require: Callable[..., None]) -> None:
     workers = server.workers
+    require(
+        server.worker_hung_after == 0 or server.worker_hung_after >= 2_000_000,
+        "worker_hung_after",
+        "must be at least 2s, or 0 for never: workers tell of themselves every second",
+    )
     require(
         workers == "auto" or 1 <= workers <= MOST_WORKERS, "workers", f"must be 1 to {MOST_WORKERS}, or auto"
     )

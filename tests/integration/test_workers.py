@@ -69,6 +69,7 @@ def host(root: Path) -> Iterator[Host]:
         "CACHESVC_SERVER_PORT": str(port),
         "CACHESVC_INSTANCE": "eu-a",
         "CACHESVC_COHERENCE_SKETCH_SLOTS": "65536",
+        "CACHESVC_SERVER_WORKER_HUNG_AFTER": "4s",
         "CACHESVC_TELEMETRY_LOG_FORMAT": "json",
     }
     process = subprocess.Popen(
@@ -185,6 +186,25 @@ async def test_a_worker_that_is_killed_comes_back_and_the_other_is_untouched(run
     assert min(before) not in running.workers()
     assert [running.here(url) for url in running.own] == ["eu-a-0", "eu-a-1"]
     assert sum(running.metrics().by("worker_restarts_total", "worker").values()) == 1
+
+
+async def test_a_worker_that_hangs_is_replaced_and_the_other_is_untouched(running: Host) -> None:
+    before = running.workers()
+    hung, other = min(before), max(before)
+    os.kill(hung, signal.SIGSTOP)
+
+    async def is_replaced() -> bool:
+        if hung in running.workers():
+            return False
+        try:
+            found = await asyncio.to_thread(running.readiness)
+        except OSError:
+            return False
+        return all(one is not None and one["ready"] for one in found["workers"].values())
+
+    await until("another worker is ready in its place", is_replaced, seconds=30)
+    assert other in running.workers()
+    assert [running.here(url) for url in running.own] == ["eu-a-0", "eu-a-1"]
 
 
 def test_nothing_is_left_of_a_supervisor_that_was_killed(running: Host) -> None:

@@ -1,0 +1,57 @@
+"""A worker that hangs is killed; one that was only not heard while its supervisor was away is not."""
+
+import os
+import time
+
+import pytest
+
+from cachesvc.app.supervisor import Supervisor
+
+
+class Host:
+    """A supervisor whose clock and kills are the test's. No process runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.killed: list[int] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(os, "kill", lambda pid, _: self.killed.append(pid))
+        self.supervisor = Supervisor(
+            ["a-0", "a-1"], lambda *_: 0, serving=lambda: None, stop_seconds=1, hung_seconds=10
+        )
+        for child in self.supervisor._children:
+            child.pid = 100 + child.number
+            child.told(self.now)
+
+    def turns(self, seconds: float, *, each: float = 1.0, told: tuple[int, ...] = ()) -> None:
+        """Turns the supervisor for a while; these workers tell of themselves."""
+        for _ in range(int(seconds / each)):
+            self.now += each
+            for number in told:
+                self.supervisor._children[number].told(self.now)
+            self.supervisor._kill_hung()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(monkeypatch)
+
+
+def test_a_silent_worker_is_killed_once_and_the_other_is_left_alone(host: Host) -> None:
+    host.turns(10, told=(1,))
+    assert host.killed == []
+    host.turns(2, told=(1,))
+    assert host.killed == [100]
+
+
+def test_a_supervisor_that_stood_still_itself_judges_nobody(host: Host) -> None:
+    host.turns(60, each=60)
+    assert host.killed == []
+    host.turns(12, told=(0,))
+    assert host.killed == [101]
+
+
+def test_a_worker_that_does_not_serve_yet_is_waited_for(host: Host) -> None:
+    host.supervisor._children[0].serves_since = None
+    host.turns(30, told=(1,))
+    assert host.killed == []
