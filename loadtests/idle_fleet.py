@@ -9,9 +9,9 @@ HTTP, at a fixed rate. The others only follow. For each number of idle instances
     CPU at rest    of an idle instance, µs per second
     CPU per change of an idle instance: what it used more than at rest, per change, at each rate
 
-Commands that scripts run on the server are not counted (MONITOR tells them apart). CPU time is of all
-threads, as the kernel's scheduler counts it (/proc/PID/task/*/schedstat), so a short measurement is
-exact. On a busy machine it is higher: a process that is woken finds its caches cold.
+Commands that scripts run on the server are not counted (MONITOR tells them apart). CPU time is of
+all threads, as the kernel's scheduler counts it (/proc/PID/task/*/schedstat), so a short
+measurement is exact. On a busy machine it is higher: a process that is woken finds its caches cold.
 """
 
 import argparse
