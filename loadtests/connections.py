@@ -1,4 +1,4 @@
-"""Measures one instance with many connections: 10,000 that are idle and 2,000 that are busy.
+"""Measures one instance with 10,000 idle connections and 2,000 busy ones.
 
     python -m loadtests.connections --idle 10000 --busy 2000 --seconds 10
 

@@ -56,7 +56,8 @@ class Following:
     async def __aenter__(self) -> "Following":
         start = await self.stream.open()
         self.broadcast.reset("here", start.position, start.floor, "begun")
-        await self.read()
+        for _ in range(3):  # now each connection is made
+            await self.read()
         return self
 
     async def __aexit__(self, *_: object) -> None:

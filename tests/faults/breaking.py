@@ -309,11 +309,13 @@ async def trim_fences_past(
 ) -> None:
     """Stops the instance; when it goes on, the fences that it has not read are gone.
 
-    It is stopped only briefly: after `max_lag` it would doubt every copy anyway.
+    It is stopped only briefly: after `max_lag` it would doubt every copy anyway. What the queue pushes
+    would wait for it in its socket, so its subscription ends, as those of all others do.
     """
     arena = running.arena
     async with arena.redis(f"queue-{region}") as redis:
         with running.fault(f"fences of {region} trimmed past {instance}"), running.stopped(instance):
+            await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await running.written(seconds=seconds)
             await redis.xtrim("fences", maxlen=1, approximate=False)
 

@@ -64,6 +64,11 @@ NEEDS_MORE = {
     "cachesvc_tls_handshakes_failed_total": "TLS",
     "cachesvc_workers": "several workers (test_workers.py)",
     "cachesvc_worker_restarts_total": "several workers",
+    "cachesvc_feed_relayed": "relays (test_relay_drills.py)",
+    "cachesvc_feed_relays_left_total": "relays",
+    "cachesvc_relay_followers": "relays",
+    "cachesvc_relay_followers_lost_total": "relays",
+    "cachesvc_relay_log_bytes": "relays",
 }
 """Metrics that have no samples here, by what has to be there."""
 

@@ -57,6 +57,15 @@ class Zoned:
         found = await self.apps[zone].remote.pool.look(Key.of("pages", key))
         return found.value if isinstance(found, Entry) else found
 
+    async def is_settled(self) -> bool:
+        """True if every instance keeps what is put: a new deployment fences its namespaces once."""
+        for zone in ZONES:
+            async with Cache.from_url(self.url(zone), discover=False) as cache:
+                await cache.namespace("pages").set("settled", b"v")
+            if not self.has_near(zone, "settled"):
+                return False
+        return True
+
     async def metric(self, zone: str, line: str) -> float:
         """The number of one line of the metrics of the zone's instance."""
         async with aiohttp.ClientSession() as http, http.get(f"{self.url(zone)}/metrics") as answer:
@@ -91,6 +100,7 @@ async def zoned(
         async with asyncio.timeout(15):
             while not all(app.readiness()[0] for app in running.apps.values()):  # noqa: ASYNC110  inside
                 await asyncio.sleep(0.05)
+        await until("what is loaded is kept", running.is_settled)
         yield running
 
 

@@ -144,7 +144,7 @@ async def test_an_unsampled_caller_is_handed_on_with_the_change() -> None:
     caller = unsampled()
     with under(caller):
         await one.announcer.announce(CHANGE)
-    (item,) = await one.changes.take("one", count=1, wait_seconds=0)
+    (item,) = await one.changes.reclaim("two", idle_seconds=0, count=1)
     assert item.trace == caller.context
 
 

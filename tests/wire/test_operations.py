@@ -169,6 +169,7 @@ PATHS = {
     Kind.TOPOLOGY: "/v1/topology",
     Kind.HOT_KEYS: "/v1/hotkeys",
     Kind.AUDIT: "/v1/audit",
+    Kind.RELAY: "/v1/relay",
     Kind.LIVEZ: "/livez",
     Kind.READYZ: "/readyz",
     Kind.METRICS: "/metrics",

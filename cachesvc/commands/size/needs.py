@@ -74,7 +74,7 @@ class Need(Struct, frozen=True):
 
 
 AT_REST_OF_CELL = Network(1_000, 1_000)
-AT_REST_OF_QUEUE = Network(1_850, 2_250)
+AT_REST_OF_QUEUE = Network(1_280, 1_950)
 AT_REST_OF_MEMCACHED = Network(2, 600)
 """Per second, for each instance that is connected."""
 
@@ -146,7 +146,7 @@ def _queue(name: str, followers: int, copies: Sequence[_Copy], service: Service)
         "connections": float(REDIS_CONNECTION * connections),
         "at rest": QUEUE_AT_REST,
     }
-    traffic = AT_REST_OF_QUEUE * followers + Network(840 + 220 * followers, 490 + 475 * followers) * changes
+    traffic = AT_REST_OF_QUEUE * followers + Network(750, 130 + 245 * followers) * changes
     return Need("queue", name, memory, connections, traffic)
 
 
