@@ -14,6 +14,7 @@ from several addresses of this machine. Each idle connection has asked once and 
 import argparse
 import asyncio
 import multiprocessing
+import re
 import tempfile
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from loadtests.fleet_topology import one_region
 
 ADDRESSES = [f"127.0.0.{last}" for last in range(2, 6)]
 """The addresses that the connections come from."""
+_LENGTH = re.compile(rb"\r\nContent-Length: (\d+)")
 AT_ONCE = 64
 """Connections that are being made at a time."""
 
@@ -43,6 +45,7 @@ class Caller(asyncio.Protocol):
         self._request = request
         self._found = found
         self._is_busy = is_busy
+        self._received = b""
         self.answered = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,7 +54,13 @@ class Caller(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        self._found["200" if data.startswith(b"HTTP/1.1 200 ") else "other"] += 1
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not end or length is None or len(body) < int(length[1]):
+            return
+        self._received = b""
+        self._found["200" if head.startswith(b"HTTP/1.1 200 ") else "other"] += 1
         if not self.answered.done():
             self.answered.set_result(None)
         if self._is_busy:
@@ -122,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "document.yaml")
-        source.write_text(yaml.safe_dump(one_region(["a"], ttl="1h", jitter=0)))
+        source.write_text(yaml.safe_dump(one_region(["a"], ttl="30m", jitter=0)))
         with Fleet(source, Path(folder, "run")) as fleet:
             return _measure(fleet, asked.idle, asked.busy, asked.seconds)
 

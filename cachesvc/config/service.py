@@ -111,12 +111,12 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     late at most). A longer `Cachesvc-Timeout` counts as this. It must be longer than 0, and longer
     than `l2.timeout` and `l3.timeout`. A plain read of one key is bounded by the deadlines of its
     tiers, its lease and its origin instead."""
-    max_connections: int = 10_000
+    max_connections: int = 16_000
     """The most connections of callers; at least 8. To make room for one more, connections of
     the peer that has most are closed that were idle longest; if none is idle, the new one is
     answered 503 `overloaded`, and only probes and `/metrics` are answered on it. If the process may
     not open so many files (and 256 more), the limit is what it may open; a log line says so."""
-    max_connections_per_peer: int = 5_000
+    max_connections_per_peer: int = 8_000
     """The most connections of one address; at least 8. Callers behind one proxy share them."""
     idle_timeout: Duration = Duration.parse("75s")
     """How long a connection stays open without a request; at least 1s. Proxies keep theirs for

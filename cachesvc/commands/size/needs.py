@@ -73,6 +73,8 @@ class Need(Struct, frozen=True):
         return sum(self.memory.values())
 
 
+IDLE_CONNECTION = 5_900
+"""Bytes of a caller's connection that is idle (`python -m loadtests.connections`)."""
 AT_REST_OF_CELL = Network(1_000, 1_000)
 AT_REST_OF_QUEUE = Network(1_280, 1_950)
 AT_REST_OF_MEMCACHED = Network(2, 600)
@@ -188,6 +190,7 @@ def _instance(service: Service) -> Need:
     memory = {
         "process": PROCESS,
         "L1": L1_OVERHEAD * service.l1.budget,
+        "connections": float(IDLE_CONNECTION * service.server.max_connections),
         "answers on their way": float(service.server.max_bytes_in_flight),
         "sketch of fences": float(SKETCH_SLOT * service.coherence.sketch_slots),
         "tables": TABLES,
