@@ -315,7 +315,7 @@ async def trim_fences_past(
     arena = running.arena
     async with arena.redis(f"queue-{region}") as redis:
         with running.fault(f"fences of {region} trimmed past {instance}"), running.stopped(instance):
-            await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await redis.client_kill_filter(_type="pubsub")
             await running.written(seconds=seconds)
             await redis.xtrim("fences", maxlen=1, approximate=False)
 
