@@ -135,7 +135,7 @@ def test_a_peer_with_many_connections_makes_room_and_others_keep_theirs() -> Non
 
 
 @pytest.mark.parametrize(
-    ("soft", "most", "of_peer"), [(1024, 768, 384), (300, 150, 75), (1 << 20, 10_000, 5_000)]
+    ("soft", "most", "of_peer"), [(1024, 768, 384), (300, 150, 75), (1 << 20, 16_000, 8_000)]
 )
 def test_the_limit_is_what_the_descriptors_allow(
     monkeypatch: pytest.MonkeyPatch, soft: int, most: int, of_peer: int
