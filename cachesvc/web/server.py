@@ -408,7 +408,7 @@ class Web:
         """
         started = perf_counter()
         if isinstance(read, PlainBatch):
-            return self._hit_many(port, read, most_bytes + HEAD_BYTES - OWN_HEAD_BYTES, started)
+            return self._hit_many(port, read, most_bytes + HEAD_BYTES - OWN_HEAD_BYTES, started, waits)
         key, sampling = read.key, None if self._spans is None else self._spans.sampling
         if (
             port.is_stopping
@@ -485,7 +485,9 @@ class Web:
     def _count_plain(self, reply: Reply, read: PlainRead, started: float, waits: Waits) -> None:
         self._count(reply, "get", read.key.namespace, started, None, _headers_of(read), waits.has_left)
 
-    def _hit_many(self, port: Port, read: PlainBatch, most_bytes: int, started: float) -> bytes | None:
+    def _hit_many(
+        self, port: Port, read: PlainBatch, most_bytes: int, started: float, waits: Waits
+    ) -> bytes | None:
         """Does the same for a batch, whose answer without its head may have `most_bytes`."""
         namespace, spans = read.namespace, self._spans
         if (
@@ -506,14 +508,10 @@ class Web:
         if (seconds := perf_counter() - started) > FROM_SECONDS:
             reply.add_lines(server_timing(seconds, {}))
         self._complete(reply, port)
-        seconds = perf_counter() - started
-        self._counts.request(namespace, "get_many", reply.outcome, seconds)
         if spans is not None:
             spans.sampling.takes(read.traceparent)
-            if reply.outcome == "failed" or seconds > spans.sampling.slow_seconds:
-                headers = [(b"traceparent", read.traceparent)]
-                spans.end(None, "get_many", namespace, reply, seconds, headers)
-        return reply.head + END_OF_LINES + reply.payload
+        self._count(reply, "get_many", namespace, started, None, _headers_of(read), waits.has_left)
+        return reply.whole()
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
         """Raises `RequestError` if the grant is not enough, or there is no such namespace.
@@ -614,8 +612,8 @@ class Web:
 _REFUSED = ("refused", None)
 
 
-def _headers_of(read: PlainRead) -> RawHeaders:
-    """Returns the header of a plain read that its span needs."""
+def _headers_of(read: Plain) -> RawHeaders:
+    """Returns the header of a plain read or batch that its span needs."""
     return ((b"traceparent", read.traceparent),)
 
 
