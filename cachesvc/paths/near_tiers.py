@@ -26,10 +26,14 @@ class NearTiers:
 
         Synchronous: no fence can come between check and put.
         """
-        if self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD):
+        if not self.may_have(key, namespace, entry):
             return False
         self.put(key, entry, came)
         return True
+
+    def may_have(self, key: Key, namespace: Namespace, entry: Entry) -> bool:
+        """True if a copy is admissible now and still of some use."""
+        return self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)
 
     def put(self, key: Key, entry: Entry, came: Came) -> None:
         """Puts into L1 a copy that was judged in this very step."""
@@ -61,11 +65,7 @@ class NearTiers:
         A fence that comes while a copy travels refuses it on every read; a failure costs a round
         trip later.
         """
-        admissible = [
-            (key, entry)
-            for key, namespace, entry in items
-            if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)
-        ]
+        admissible = [(key, entry) for key, namespace, entry in items if self.may_have(key, namespace, entry)]
         if admissible:
             await self._l2.set_many(admissible)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.coherence.admission import Admission
 from cachesvc.config.service import Snapshot
 from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import SECONDS
@@ -176,10 +176,7 @@ class WarmRestart:
 
     def _write_one(self, writer: SnapshotWriter, key: Key, entry: Entry) -> None:
         namespace = self._namespaces.get(key.namespace)
-        if namespace is not None and self._admission.standing(entry, key, namespace) not in (
-            Standing.REFUSED,
-            Standing.DEAD,
-        ):
+        if namespace is not None and self._near_tiers.may_have(key, namespace, entry):
             writer.add(key, entry)
 
     def _say(self, what: str) -> None:

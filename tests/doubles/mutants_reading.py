@@ -71,14 +71,9 @@ READING: dict[str, Mutant] = {
         (3,),
         (
             InPython(
-                "cachesvc.paths.near_tiers:NearTiers.keep",
-                "self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD)",
-                "False",
-            ),
-            InPython(
-                "cachesvc.paths.near_tiers:NearTiers.copy",
-                "if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
-                "",
+                "cachesvc.paths.near_tiers:NearTiers.may_have",
+                "self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
+                "True",
             ),
         ),
     ),
@@ -311,8 +306,8 @@ from cachesvc.model.fence import Fence
         (
             InPython(
                 "cachesvc.paths.warm_restart:WarmRestart._write_one",
-                "self._admission.standing(entry, key, namespace)",
-                "None",
+                "self._near_tiers.may_have(key, namespace, entry)",
+                "True",
             ),
         ),
     ),

@@ -35,6 +35,14 @@ async def stop(stopping: Instance) -> None:
     await stopping.warm_restart.save()
 
 
+async def stopped(far: FarSide, snapshots: str, epoch: str = "e1") -> Instance:
+    """An instance that has read `a` and stopped."""
+    found = instance(far, snapshots, epoch)
+    await found.value("a")
+    await stop(found)
+    return found
+
+
 async def start(far: FarSide, snapshots: str, epoch: str = "e1") -> Instance:
     started = instance(far, snapshots, epoch)
     await started.warm_restart.take(lambda: True)
@@ -49,9 +57,7 @@ async def test_what_l1_had_is_there_again() -> None:
     far = FarSide()
     Store(far, tags=("t",))
     with directory() as snapshots:
-        i0 = instance(far, snapshots)
-        await i0.value("a")
-        await stop(i0)
+        i0 = await stopped(far, snapshots)
         calls = far.loader.calls
         again = await start(far, snapshots)
         answer = await again.get("a")
@@ -65,9 +71,7 @@ async def test_a_copy_that_l1_has_meanwhile_stays() -> None:
     far = FarSide()
     store = Store(far)
     with directory() as snapshots:
-        i0 = instance(far, snapshots)
-        await i0.value("a")
-        await stop(i0)
+        i0 = await stopped(far, snapshots)
         store.commit()
         await i0.invalidate("a")
         again = instance(far, snapshots)
@@ -98,9 +102,7 @@ async def test_trace_66_a_snapshot_of_another_queue_must_not_be_taken() -> None:
     far, other = FarSide(), FarSide()
     Store(other)
     with directory() as snapshots:
-        foreign = instance(other, snapshots, epoch="e0")
-        await foreign.value("a")
-        await stop(foreign)
+        await stopped(other, snapshots, epoch="e0")
         Store(far).commit()
         again = await start(far, snapshots)
         assert await again.value("a") == b"1"
@@ -110,9 +112,7 @@ async def test_a_fence_that_was_retained_refuses_the_copy() -> None:
     far = FarSide()
     store = Store(far)
     with directory() as snapshots:
-        i0 = instance(far, snapshots)
-        await i0.value("a")
-        await stop(i0)
+        await stopped(far, snapshots)
         await asyncio.sleep(1)
         store.commit()
         receipt = await Instance(far, name="i1").invalidate("a")
@@ -133,9 +133,7 @@ async def test_an_instance_that_stops_before_its_start_is_over_leaves_the_file()
     far = FarSide()
     Store(far)
     with directory() as snapshots:
-        i0 = instance(far, snapshots)
-        await i0.value("a")
-        await stop(i0)
+        await stopped(far, snapshots)
         early = instance(far, snapshots)
         await early.value("b")
         await early.warm_restart.save()
@@ -157,9 +155,7 @@ async def test_a_file_that_cannot_be_used_costs_its_warmth_and_is_said(harm: str
     far = FarSide()
     Store(far)
     with directory() as snapshots:
-        i0 = instance(far, snapshots)
-        await i0.value("a")
-        await stop(i0)
+        await stopped(far, snapshots)
         (name,) = os.listdir(snapshots)
         spoil(Path(snapshots, name), harm)
         again = await start(far, snapshots)
