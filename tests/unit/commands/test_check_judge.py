@@ -108,26 +108,32 @@ class TestC2TheBound:
     def test_between_the_outage_and_the_bound_after_the_acceptance_it_is_not(self) -> None:
         """The queue is back and says that nothing is missing; the write is still with its sender."""
         history: list[Record] = [write(1, 1), event(1, 2, 99, failures=(4, 50))]
-        assert state("C2", *history, read(0, 50)) == VIOLATED
-        assert state("C2", *history, read(0, 51)) == UNOBSERVED
+        assert state("C2", *history, read(0, 49)) == VIOLATED
+        assert state("C2", *history, read(0, 50)) == UNOBSERVED
         assert state("C2", *history, read(0, 99 + BOUND)) == UNOBSERVED
         assert state("C2", *history, read(0, 99 + BOUND + 1)) == VIOLATED
 
+    def test_a_read_that_ends_after_the_outage_may_know_that_nothing_was_missing(self) -> None:
+        """Its instance was stopped, say, and read the queue's heartbeat before it answered."""
+        history: list[Record] = [write(1, 1), event(1, 2, 99, failures=(4, 50))]
+        assert state("C2", *history, read(0, 30, ended=50)) == VIOLATED
+        assert state("C2", *history, read(0, 30, ended=51)) == UNOBSERVED
+
     def test_a_write_that_was_never_accepted_is_owed_up_to_its_last_failure(self) -> None:
         history: list[Record] = [write(1, 1), event(1, 2, 99, id="", failures=(4, 50))]
-        assert state("C2", *history, read(0, 50)) == VIOLATED
-        assert state("C2", *history, read(0, 51)) == UNOBSERVED
+        assert state("C2", *history, read(0, 49)) == VIOLATED
+        assert state("C2", *history, read(0, 50)) == UNOBSERVED
 
     def test_giving_up_is_no_failure_of_the_queue(self) -> None:
         assert state("C2", write(1, 1), event(1, 2, 99, id=""), read(0, 99)) == UNOBSERVED
 
     def test_an_instance_that_is_gone_tells_the_others_nothing(self) -> None:
         history: list[Record] = [write(1, 1), call(1, 2, 99, failures=(4, 50))]
-        assert state("C2", *history, read(0, 50, "eu/eu-b")) == UNOBSERVED
+        assert state("C2", *history, read(0, 49, "eu/eu-b")) == UNOBSERVED
 
     def test_an_instance_that_says_the_queue_is_down_is_believed(self) -> None:
         history: list[Record] = [write(1, 1), call(1, 2, 99, failures=(4, 50), queue_down=True)]
-        assert state("C2", *history, read(0, 50, "eu/eu-b")) == VIOLATED
+        assert state("C2", *history, read(0, 49, "eu/eu-b")) == VIOLATED
 
     def test_a_cache_of_the_callers_own_keeps_the_bound_too(self) -> None:
         assert state("C2", write(1, 1), event(1, 2, 5), read(0, 6 + BOUND, tier="near")) == VIOLATED

@@ -96,9 +96,7 @@ def owed_by_c2(told: Announcement, read: Read) -> bool:
         return True
     down = told.how == "event" or told.queue_down
     return (
-        down
-        and read.started - told.started > BOUND
-        and any(read.started <= failed for failed in told.failures)
+        down and read.started - told.started > BOUND and any(read.ended <= failed for failed in told.failures)
     )
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from cachesvc.commands.check.history import Announcement, Fenced, Read, region_of
 from cachesvc.commands.check.judge.indexed_history import IndexedHistory
-from cachesvc.commands.check.judge.owed_versions import FOR_EVER, Debt, Debts
+from cachesvc.commands.check.judge.owed_versions import Debt, Debts
 from cachesvc.commands.check.verdicts import MOST_EXAMPLES, Finding, Violation, spoken
 
 Owed = Callable[[Read], Debt | None]
@@ -111,9 +111,10 @@ def within_the_bound(history: IndexedHistory) -> Finding:
     A write counts as announced from the moment its announcement was accepted (the end of the
     call): before that, a cache cannot know of it. While the queue takes nothing, caches have to
     assume the worst. So a write whose first attempts failed for that reason is owed as if it had
-    been announced when the first attempt began, by the reads that start up to the last failure;
-    and again from its acceptance on. A write that was never accepted is owed up to the last
-    failure only. One that its instance keeps in its journal may be unseen for two heartbeats more.
+    been announced when the first attempt began, by the reads that end before the last attempt
+    that failed; and again from its acceptance on. A write that was never accepted is owed by the
+    former only. (While the last attempt waits for its time limit the queue may be back, and say
+    that nothing is missing.) One that its instance keeps in its journal may be unseen for two heartbeats more.
     Failures in a row count as one outage. The failures of an event are always the
     queue's own.
 
@@ -136,14 +137,15 @@ def within_the_bound(history: IndexedHistory) -> Finding:
         text=f"no read misses a write that was told to the cache more than {spoken(history.bound_us)} before",
         because=lambda read, debt: _overdue(history, read, debt),
     )
-    return judged(history, rule, lambda read: debts.owed(read.key, read.started))
+    return judged(history, rule, lambda read: debts.owed(read.key, read.started, read.ended))
 
 
 def _outage_end(told: Announcement) -> int | None:
-    """The last time at which the queue's outage made an attempt fail; None if there was none.
+    """The last time at which the queue was surely down; None if there was none.
 
-    This holds for an announcement that was given up, too: the moment of giving up is not a
-    failure, because the queue may have been back by then.
+    It is the beginning of the last attempt that failed. This holds for an announcement that was
+    given up, too: the attempt that was given up is no failure, because the queue may have been
+    back by then.
     """
     met = told.how == "event" or told.queue_down
     return max(told.failures, default=None) if met else None
@@ -151,7 +153,7 @@ def _outage_end(told: Announcement) -> int | None:
 
 def _overdue(history: IndexedHistory, read: Read, debt: Debt) -> str:
     age = spoken(read.started - debt.since + history.bound_us)
-    what = "the queue had taken" if debt.until == FOR_EVER else "the queue, still down, had not taken"
+    what = "the queue had taken" if debt.until is None else "the queue, still down, had not taken"
     return f"{age} after {what} version {debt.w} (bound {spoken(history.bound_us)})"
 
 

@@ -10,20 +10,18 @@ O(n log n) in all.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable
-from heapq import heappop, heappush
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
 from cachesvc.commands.check.history import Record
 
-FOR_EVER = 1 << 63
-
 ScopeT = TypeVar("ScopeT", bound=Hashable)
 
 
 class Debt(Struct, frozen=True, gc=False):
-    """A version that reads owe which start after `since`, and not after `until`.
+    """A version that reads owe which start after `since`.
 
     A start in the same µs as `since` does not count as later: the clock cannot tell which of the
     two came first.
@@ -31,36 +29,47 @@ class Debt(Struct, frozen=True, gc=False):
 
     since: int
     w: int
-    until: int = FOR_EVER
     proof: tuple[Record, ...] = ()
     """The records that made it a debt."""
+    until: int | None = None
+    """Owed only by reads that had ended by then; None if for ever."""
 
 
 class Debts(Generic[ScopeT]):
-    """Debts by scope. All debts are added before the first is asked for."""
+    """Debts by scope. All debts are added before the first is asked for.
+
+    Debts that end are few (one per outage), and are looked through one by one.
+    """
 
     def __init__(self) -> None:
-        self._added: defaultdict[ScopeT, list[Debt]] = defaultdict(list)
+        self._lasting: defaultdict[ScopeT, list[Debt]] = defaultdict(list)
+        self._ending: defaultdict[ScopeT, list[Debt]] = defaultdict(list)
         self._steps: dict[ScopeT, _Steps] = {}
 
     def add(self, scope: ScopeT, debt: Debt) -> None:
-        self._added[scope].append(debt)
+        (self._lasting if debt.until is None else self._ending)[scope].append(debt)
 
-    def owed(self, scope: ScopeT, moment: int) -> Debt | None:
-        """The debt with the newest version for a read that starts at `moment`; None if it owes
-        nothing."""
+    def owed(self, scope: ScopeT, started: int, ended: int = 0) -> Debt | None:
+        """The debt with the newest version for a read from `started` to `ended`; None if it owes
+        nothing. `ended` counts only where debts end."""
         steps = self._steps.get(scope)
         if steps is None:
-            steps = self._steps[scope] = _Steps(self._added.pop(scope, []))
-        return steps.at(moment)
+            steps = self._steps[scope] = _Steps(self._lasting.pop(scope, []))
+        newest = steps.at(started)
+        for debt in self._ending.get(scope, ()):
+            stands = debt.since < started and (debt.until is None or ended <= debt.until)
+            if stands and (newest is None or debt.w > newest.w):
+                newest = debt
+        return newest
 
 
 class _Steps:
-    """The newest debt as a function of time; it changes only where a debt begins or ends."""
+    """The newest lasting debt as a function of time; it changes only where a debt begins."""
 
     def __init__(self, debts: list[Debt]) -> None:
-        self._moments = sorted({debt.since for debt in debts} | {debt.until for debt in debts})
-        self._newest = _newest_after_each(self._moments, sorted(debts, key=lambda debt: debt.since))
+        debts.sort(key=lambda debt: debt.since)
+        self._moments = [debt.since for debt in debts]
+        self._newest = list(accumulate(debts, _newer))
 
     def at(self, moment: int) -> Debt | None:
         """The newest debt of a read that starts at `moment`."""
@@ -68,19 +77,5 @@ class _Steps:
         return self._newest[step] if step >= 0 else None
 
 
-def _newest_after_each(moments: list[int], debts: list[Debt]) -> list[Debt | None]:
-    """The newest debt after each moment. `debts` are ordered by `since`.
-
-    A debt that has ended stays in the heap until it comes to the top.
-    """
-    newest: list[Debt | None] = []
-    standing: list[tuple[int, int]] = []
-    begun = 0
-    for moment in moments:
-        while begun < len(debts) and debts[begun].since <= moment:
-            heappush(standing, (-debts[begun].w, begun))
-            begun += 1
-        while standing and debts[standing[0][1]].until <= moment:
-            heappop(standing)
-        newest.append(debts[standing[0][1]] if standing else None)
-    return newest
+def _newer(newest: Debt, debt: Debt) -> Debt:
+    return debt if debt.w > newest.w else newest

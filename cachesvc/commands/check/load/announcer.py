@@ -27,7 +27,7 @@ from cachesvc.model.clock import SECONDS
 
 Wait: TypeAlias = Literal["none", "region", "global"]
 Failure: TypeAlias = tuple[int, bool]
-"""The time at which an attempt failed, and whether it failed because the queue took
+"""The time at which an attempt that failed began, and whether it failed because the queue took
 nothing."""
 
 PUT_SECONDS = 2.0
@@ -144,11 +144,12 @@ class Announcer:
     async def _attempts(self, told: Told, begun: Announcement, failures: list[Failure]) -> Announcement:
         pause, longest = AGAIN_SECONDS
         while True:
+            since = self._now()
             try:
                 return await self._attempt(told, begun)
             except (InstanceError, QueueError) as error:
                 self.failed += 1
-                failures.append((self._now(), is_queue_down(error)))
+                failures.append((since, is_queue_down(error)))
             if told.how == "put":
                 await asyncio.sleep(PUT_SECONDS)
                 told, begun = replace(told, how="api"), replace(begun, how="api")
