@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from cachesvc.app.limits import instances_of
+from cachesvc.app.origins import Origins
 from cachesvc.app.paths import Remote
 from cachesvc.app.relaying import Relaying
+from cachesvc.app.tasks import Tasks
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -36,7 +38,6 @@ from cachesvc.telemetry.troubles import (
     server_trouble,
     silent_cell,
     silent_memcached,
-    silent_origin,
     silent_queue,
 )
 from cachesvc.tiers.batching import Batcher
@@ -58,9 +59,6 @@ from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
-from cachesvc.tiers.origin.guarded import GuardedLoader
-from cachesvc.tiers.origin.http import HttpLoader
-from cachesvc.tiers.origin.limited import LimitedLoader
 from cachesvc.tiers.redis_connections import access_of as redis_access
 from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.seal import Seal
@@ -99,6 +97,7 @@ class Backends:
         placement: Placement,
         clock: Clock,
         certificates: Certificates,
+        tasks: Tasks,
         worker: Worker | None = None,
     ) -> None:
         self._service = service
@@ -112,7 +111,6 @@ class Backends:
         self._gutter_breakers = BreakerPool(service.breakers)
         self._cell_breakers = BreakerPool(service.breakers)
         self._queue_breakers = BreakerPool(service.breakers)
-        self._origin_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
@@ -186,7 +184,7 @@ class Backends:
             )
             for name, region in topology.regions.items()
         }
-        read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
+        self._read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
         self.relaying = Relaying(
             service,
             topology,
@@ -200,7 +198,7 @@ class Backends:
             here.queue,
             service.region,
             consumer=service.instance,
-            decode=read_event,
+            decode=self._read_event,
             retention=retention,
             access=queue_access,
             breaker=self._queue_breakers[service.region],
@@ -212,24 +210,8 @@ class Backends:
             instances=instances_of(service.region, topology),
             access=queue_access,
         )
-        origins_tls = certificates.clients("origins")
-        self._origins = {
-            name: HttpLoader(
-                name, namespace.origin, clock=clock, tags_max=namespace.tags_max, tls=origins_tls
-            )
-            for name, namespace in topology.namespaces.items()
-            if namespace.origin is not None
-        }
-        self._limited = {
-            name: LimitedLoader(
-                GuardedLoader(loader, self._origin_breakers.add(name), name),
-                limit=origin.concurrency,
-                wait_seconds=origin.soft_deadline.seconds,
-            )
-            for name, loader in self._origins.items()
-            if (origin := topology.namespaces[name].origin) is not None
-        }
-        self.loaders: Mapping[str, Loader] = self._limited
+        self.origins = Origins(service, topology.namespaces, clock, tasks, certificates.clients("origins"))
+        self.loaders: Mapping[str, Loader] = self.origins.loaders
         self.findings = Findings()
         """Whether the settings of these servers are what the rule needs."""
         self.conditions = Findings()
@@ -355,21 +337,18 @@ class Backends:
             for name, breaker in pool.items()
             if breaker.is_open
         )
-        for name, loader in self._origins.items():
-            if loader.trouble:
-                yield server_trouble(f"the origin of {name}", loader.trouble)
-            elif self._origin_breakers[name].is_silent:
-                yield silent_origin(name)
+        yield from self.origins.troubles()
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
+    async def prepare(self, topology: Topology) -> None:
+        """Makes ready what `take` puts in force. Nothing that is used changes."""
+        await self.origins.prepare(topology.namespaces)
+
     def take(self, topology: Topology) -> None:
-        """Loads from origins as the topology says from now on."""
-        for name, loader in self._origins.items():
-            namespace = topology.namespaces[name]
-            if (origin := namespace.origin) is not None:
-                loader.take(origin, namespace.tags_max)
-                self._limited[name].wait_seconds = origin.soft_deadline.seconds
+        """Takes namespaces, their origins and their `sources`. They are prepared."""
+        self.origins.take(topology.namespaces)
+        self._read_event.take(topology.namespaces)
 
     def masters(self) -> Mapping[str, str]:
         """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
@@ -401,7 +380,7 @@ class Backends:
             *((self._gutter,) if self._gutter else ()),
             self.l2,
             *self.cells.values(),
-            *self.loaders.values(),
+            self.origins,
             self.changes,
             *self.streams.values(),
             self.relaying,
@@ -445,7 +424,7 @@ class Backends:
         metrics.watch("server_zones", lambda: dict.fromkeys(self._zones.items(), 1))
         metrics.watch("cross_zone", self._cross_zone_bytes)
         metrics.watch("breakers", lambda: dict(self._breakers()))
-        metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
+        metrics.watch("origins", lambda: {(name,): loader for name, loader in self.origins.loaders.items()})
         metrics.watch(
             "batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()}
         )
@@ -491,7 +470,7 @@ class Backends:
             "gutter": self._gutter_breakers,
             "cell": self._cell_breakers,
             "queue": self._queue_breakers,
-            "origin": self._origin_breakers,
+            "origin": self.origins.breakers,
         }
         for kind, pool in pools.items():
             yield from (((kind, name), breaker) for name, breaker in pool.items())

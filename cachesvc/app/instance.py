@@ -18,14 +18,18 @@ from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
+from cachesvc.app.paced import paced
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
+from cachesvc.config.contracts import Contracts
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
@@ -69,7 +73,8 @@ class App:
         """
         self._worker = worker
         self.service = service
-        self.topology = topology
+        self._contracts = Contracts(topology.namespaces)
+        self.topology = running = replace(topology, namespaces=self._contracts)
         self._clock = clock or SystemClock()
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
@@ -80,12 +85,14 @@ class App:
         otlp_tls = self._certificates.clients("otlp")
         self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock, self._certificates, worker)
+        self._backends = Backends(
+            service, running, placement, self._clock, self._certificates, self._tasks, worker
+        )
         self.remote = self._backends.remote()
-        self.limits = limits.build(service, topology, self._backends.shares)
+        self.limits = limits.build(service, running, self._backends.shares)
         self.paths = paths.build(
             service,
-            topology,
+            running,
             self.remote,
             placement=placement,
             clock=self._clock,
@@ -97,7 +104,7 @@ class App:
         )
         self._feeds = feeds.build(
             service,
-            topology,
+            running,
             self.remote,
             self.paths,
             clock=self._clock,
@@ -118,7 +125,7 @@ class App:
         )
         self._web = Web(
             service,
-            topology,
+            running,
             self.paths,
             self._feeds.broadcast,
             self.readiness,
@@ -142,16 +149,23 @@ class App:
             self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
-    def _take(self, topology: Topology) -> None:
-        """Takes what may change between two turns of the loop (`config/live.py`).
+    async def _take(self, topology: Topology) -> None:
+        """Takes what may change while the instance runs (`config/live.py`).
 
-        All parts share the mapping of namespaces and look a namespace up at each request.
+        What is needed for it is made ready first, in short turns of the loop. Then all of it changes
+        between two turns. Whoever has begun before goes on with what there was.
         """
-        self.paths.take(topology)
+        await self._backends.prepare(topology)
+        gone = self._contracts.keys() - topology.namespaces.keys()
         self._backends.take(topology)
-        self.topology.namespaces.update(topology.namespaces)
-        self._web.door.take(topology.callers)
+        self._contracts.take(topology.namespaces)
+        self.paths.take(topology)
+        self._feeds.consumer.take(topology.namespaces)
+        self._web.take(topology)
         self.limits.take(topology)
+        async for name in paced(sorted(gone)):
+            async for _ in paced(self.paths.l1.drop(name)):
+                pass
 
     def _watched(self) -> Metrics:
         """Everything that counts, by the names of the metrics table."""

@@ -9,7 +9,7 @@ region does. All of them rest while the first worker of the host does all that f
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -127,7 +127,7 @@ class Consumer:
         clock: Clock,
         heartbeat_seconds: float,
         skew_us: int,
-        namespaces: Sequence[str],
+        namespaces: Iterable[str],
         tally: ConsumerTally,
         lags: ChangeLags,
         rivals: Rivals,
@@ -149,7 +149,7 @@ class Consumer:
         self._heartbeat_seconds = heartbeat_seconds
         self._recent_us = round(RECENT * heartbeat_seconds * 1e6)
         self._skew_us = skew_us
-        self._namespaces = namespaces
+        self._namespaces = dict.fromkeys(namespaces)
         self._tally = tally
         self._lags = lags
         self._rivals = rivals
@@ -181,6 +181,10 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
+
+    def take(self, namespaces: Iterable[str]) -> None:
+        """Knows these namespaces, too. One that is gone stays known: it may come back, and its copies."""
+        self._namespaces.update(dict.fromkeys(namespaces))
 
     async def run(self) -> None:
         """Takes and applies new changes until it is cancelled."""

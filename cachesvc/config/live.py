@@ -1,8 +1,10 @@
 """The parts of the topology document that take effect while an instance runs.
 
 callers, rates, numbers of origin_budget       at once
+a namespace that comes or goes                 at once
 TTLs, windows, limits of a namespace           at once, for what is stored and read from then on
 how values are loaded (`origin`)               at once, for loads that begin from then on
+the rows that concern a namespace (`sources`)  at once, for row changes that are taken from then on
 everything else                                at the next start; `waiting` names it
 """
 
@@ -12,7 +14,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.config.topology import Namespace, Origin, Topology
+from cachesvc.config.topology import L1Room, Namespace, Origin, Topology
 
 Path: TypeAlias = tuple[str, ...]
 """The way to a field: `("namespaces", "pages", "ttl")`."""
@@ -32,6 +34,7 @@ LIVE_FIELDS = (
     "lease_wait",
     "tags_max",
     "rates",
+    "sources",
 )
 """The fields of a namespace that change live as a whole."""
 LIVE_FIELDS_OF_ORIGINS = ("url", "soft_deadline", "hard_deadline", "max_body", "lag", "headers")
@@ -60,6 +63,8 @@ def is_live(path: Path) -> bool:
     match path:
         case ("callers", *_):
             return True
+        case ("namespaces", _) | ("namespaces", _, "origin"):
+            return True
         case ("namespaces", _, field, *_) if field in LIVE_FIELDS:
             return True
         case ("namespaces", _, "origin", field, *_):
@@ -73,8 +78,8 @@ def is_live(path: Path) -> bool:
 def taken(running: Topology, found: Topology) -> Topology:
     """Returns the running topology, with all that takes effect live from the other one."""
     namespaces = {
-        name: _taken(one, found.namespaces[name]) if name in found.namespaces else one
-        for name, one in running.namespaces.items()
+        name: _taken(running.namespaces[name], one) if name in running.namespaces else _come(one)
+        for name, one in found.namespaces.items()
     }
     return replace(running, callers=found.callers, namespaces=namespaces)
 
@@ -84,11 +89,17 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
 
     `version` alone is not among them: it says nothing by itself.
     """
-    return [path for path in changed(running, found) if not is_live(path) and path != ("version",)]
+    return [path for path in changed(taken(running, found), found) if path != ("version",)]
+
+
+def _come(found: Namespace) -> Namespace:
+    """Returns a namespace that comes. It has no room of its own in L1 before the next start."""
+    return replace(found, l1=L1Room())
 
 
 def _taken(running: Namespace, found: Namespace) -> Namespace:
     fields = {field: getattr(found, field) for field in LIVE_FIELDS}
+    fields["origin"] = found.origin
     if running.origin is not None and found.origin is not None:
         fields["origin"] = _taken_origin(running.origin, found.origin)
     if running.origin_budget is not None and found.origin_budget is not None:

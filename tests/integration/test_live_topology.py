@@ -16,6 +16,7 @@ from cachesvc.config.service import Server, Service, load_topology
 from loadtests.fleet_topology import free_ports
 from tests.doubles.raw_origin import http, raw_origin
 from tests.doubles.servers import RealServer, valkey_server
+from tests.doubles.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,34 @@ async def test_a_document_that_does_not_suit_the_service_document_changes_nothin
     await asyncio.to_thread(running.write, ttl="2d")  # above l3.retention
     await running.until("/readyz?verbose", "the topology document of before is in force")
     await running.until("/metrics", "cachesvc_document_outdated 1.0")
+
+
+async def test_a_namespace_comes_and_goes_and_comes_back(running: Running) -> None:
+    async with raw_origin() as origin:
+        origin.answer = http(200, b"value")
+        here: dict[str, object] = {"url": f"{origin.url}/{{key}}"}
+        await asyncio.to_thread(running.write, origin=here)
+        await running.start()
+        pages = {"owner": "web", "origin": here}
+        shop = {"owner": "shop", "origin": here, "rates": {"reads": {"per_second": 1000}}}
+        assert (await running.ask("/v1/shop/a"))[0] == 404
+        for turn in range(2):
+            running.said = {"version": 2 + turn, "namespaces": {"pages": pages, "shop": shop}}
+            await asyncio.to_thread(running.write)
+            await running.until("/v1/shop/a", "value")
+            await running.until("/v1/shop/a", "value")  # a hit of L1, by the fast lane
+            shops = running.app.paths.l1.by_namespace()["shop"]
+            assert shops.items == 1
+            assert 'name="shop",of="namespace"' in (await running.ask("/metrics"))[2]
+            assert "shop" in (await running.ask("/v1/topology"))[2]
+
+            running.said = {"version": 2 + turn, "namespaces": {"pages": pages}}
+            await asyncio.to_thread(running.write)
+            async with asyncio.timeout(10):
+                while (await running.ask("/v1/shop/a"))[0] != 404:  # noqa: ASYNC110  over HTTP
+                    await asyncio.sleep(0.05)
+            unknown, gone = [(await running.ask(f"/v1/{name}/a"))[2] for name in ("none", "shop")]
+            assert gone.split("request_id")[0] == unknown.replace("none", "shop").split("request_id")[0]
+            await until("its copies are dropped", lambda: not shops.items)
+            assert 'name="shop",of="namespace"' not in (await running.ask("/metrics"))[2]
+        assert (await running.ask("/v1/pages/a"))[0] == 200

@@ -6,6 +6,7 @@ and it is forgotten after two minutes. The windows hold key text, which is perso
 shows a report has to decide to whom.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
@@ -61,12 +62,21 @@ class HotKeys:
         self.spread = Spread(share, instances)
         """The keys that readers are to spread over several instances, by digest."""
         self._began_us = clock.now_us()
-        self._windows = {name: _Windows() for name in namespaces}
+        self._windows = defaultdict[str, _Windows](_Windows)
+        """By namespace. A read that began before its namespace was gone may be noted afterwards."""
+        self.take(namespaces)
         self._looked_at_since_us = self._began_us
         self._uncounted: list[tuple[Key, int]] = []
 
     def __repr__(self) -> str:
         return f"<HotKeys [{len(self._windows)} namespaces]>"
+
+    def take(self, namespaces: Collection[str]) -> None:
+        """Reports these namespaces from now on; what was noted of others is forgotten."""
+        for name in self._windows.keys() - set(namespaces):
+            del self._windows[name]
+        for name in namespaces:
+            self._windows[name]  # made if it is not there
 
     def read(self, key: Key, size: int = -1) -> None:
         """Notes a sampled read; `size` in bytes, if there was a value.

@@ -1,0 +1,24 @@
+"""Long work on the event loop, cut into turns."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LONGEST_SECONDS = 0.004
+"""The work on an item begins at most so long after its turn of the loop did."""
+
+
+async def paced(items: Iterable[T], now: Callable[[], float] = perf_counter) -> AsyncIterator[T]:
+    """Yields the items in order; between two of them the loop turns if its turn has become long.
+
+    `items` must not change meanwhile. `now` is in seconds.
+    """
+    began = now()
+    for item in items:
+        if now() - began > LONGEST_SECONDS:
+            await asyncio.sleep(0)
+            began = now()
+        yield item
