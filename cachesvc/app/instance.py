@@ -74,7 +74,9 @@ class App:
         self._worker = worker
         self.service = service
         self._contracts = Contracts(topology.namespaces)
-        self.topology = running = replace(topology, namespaces=self._contracts)
+        self.topology = running = replace(
+            topology, namespaces=self._contracts, regions=dict(topology.regions)
+        )
         self._clock = clock or SystemClock()
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
@@ -116,6 +118,9 @@ class App:
         self._loops = Loops(
             [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
+        self._backends.memcached.may_have = lambda key, entry: self.paths.near_tiers.may_have(
+            key, self._contracts[key.namespace], entry
+        )
         self._metrics = self._watched()
         relays = self._backends.relaying.relays
         self._host = Host(worker, service.server, self.readiness, self._metrics, relays) if worker else None
@@ -156,8 +161,11 @@ class App:
         between two turns. Whoever has begun before goes on with what there was.
         """
         await self._backends.prepare(topology)
-        gone = self._contracts.keys() - topology.namespaces.keys()
+        gone, loops = self._contracts.keys() - topology.namespaces.keys(), set(self._backends.loops())
         self._backends.take(topology)
+        self._loops.forget(loops)
+        self._loops.watch(self._backends.loops())
+        self.topology.regions.update(topology.regions)
         self._contracts.take(topology.namespaces)
         self.paths.take(topology)
         self._feeds.consumer.take(topology.namespaces)

@@ -94,6 +94,7 @@ class Paths:
     flights: Flights
     hot_keys: HotKeys
     ghosts: Ghosts
+    near_tiers: NearTiers
     tally: Tally
     lags: ChangeLags
     merger: Merger
@@ -319,6 +320,7 @@ def build(
         flights=flights,
         hot_keys=hot_keys,
         ghosts=ghosts,
+        near_tiers=near_tiers,
         tally=tally,
         lags=lags,
         merger=merger,

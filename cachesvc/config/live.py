@@ -5,6 +5,7 @@ a namespace that comes or goes                 at once
 TTLs, windows, limits of a namespace           at once, for what is stored and read from then on
 how values are loaded (`origin`)               at once, for loads that begin from then on
 the rows that concern a namespace (`sources`)  at once, for row changes that are taken from then on
+memcached servers, their gutter and their zones  between two turns, when the new ones are greeted
 everything else                                at the next start; `waiting` names it
 """
 
@@ -14,7 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.config.topology import L1Room, Namespace, Origin, Topology
+from cachesvc.config.topology import L1Room, Namespace, Origin, Region, Topology
 
 Path: TypeAlias = tuple[str, ...]
 """The way to a field: `("namespaces", "pages", "ttl")`."""
@@ -38,6 +39,8 @@ LIVE_FIELDS = (
 )
 """The fields of a namespace that change live as a whole."""
 LIVE_FIELDS_OF_ORIGINS = ("url", "soft_deadline", "hard_deadline", "max_body", "lag", "headers")
+
+LIVE_FIELDS_OF_REGIONS = ("pool", "gutter", "rings", "zones")
 
 
 def changed(before: object, after: object, at: Path = ()) -> Iterator[Path]:
@@ -63,6 +66,8 @@ def is_live(path: Path) -> bool:
     match path:
         case ("callers", *_):
             return True
+        case ("regions", _, field, *_) if field in LIVE_FIELDS_OF_REGIONS:
+            return True
         case ("namespaces", _) | ("namespaces", _, "origin"):
             return True
         case ("namespaces", _, field, *_) if field in LIVE_FIELDS:
@@ -81,7 +86,11 @@ def taken(running: Topology, found: Topology) -> Topology:
         name: _taken(running.namespaces[name], one) if name in running.namespaces else _come(one)
         for name, one in found.namespaces.items()
     }
-    return replace(running, callers=found.callers, namespaces=namespaces)
+    regions = {
+        name: _taken_region(one, found.regions[name]) if name in found.regions else one
+        for name, one in running.regions.items()
+    }
+    return replace(running, callers=found.callers, namespaces=namespaces, regions=regions)
 
 
 def waiting(running: Topology, found: Topology) -> list[Path]:
@@ -90,6 +99,10 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
     `version` alone is not among them: it says nothing by itself.
     """
     return [path for path in changed(taken(running, found), found) if path != ("version",)]
+
+
+def _taken_region(running: Region, found: Region) -> Region:
+    return replace(running, **{field: getattr(found, field) for field in LIVE_FIELDS_OF_REGIONS})
 
 
 def _come(found: Namespace) -> Namespace:
