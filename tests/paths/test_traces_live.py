@@ -100,7 +100,7 @@ async def test_trace_89_the_copy_of_a_former_server_must_not_be_believed() -> No
     far.l2 = type(far.l2)(Sharded(both, servers))
     i0 = Instance(far)
     assert await i1.value("a") == b"0"
-    owner, other = _owner_and_other(servers)
+    _, other = _owner_and_other(servers)
     store.commit()
     tally = WarmUpTally()
     warm_up = WarmUp(both, servers, tally, lambda *_: True, i0.tasks.spawn)
