@@ -17,7 +17,7 @@ from cachesvc.model.clock import Clock
 from cachesvc.telemetry.troubles import server_trouble, silent_origin
 from cachesvc.tiers.breaker import BreakerPool
 from cachesvc.tiers.origin.guarded import GuardedLoader
-from cachesvc.tiers.origin.http import HttpLoader
+from cachesvc.tiers.origin.http import HttpLoader, Prepared
 from cachesvc.tiers.origin.limited import LimitedLoader
 
 
@@ -40,6 +40,10 @@ class Origins:
         self._http: dict[str, HttpLoader] = {}
         self.loaders: dict[str, LimitedLoader] = {}
         """The loaders by namespace, also of those that are gone as long as a load may run."""
+        self._used: dict[str, tuple[Origin, int]] = {}
+        """The origin and `tags_max` that each loader uses."""
+        self._prepared: dict[str, Prepared] = {}
+        """The origins of `prepare` that are others than those in use."""
         self._lease_waits: dict[str, float] = {}
         """The longest wait of a read before it loads, s, by namespace."""
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -59,6 +63,7 @@ class Origins:
             limit=origin.concurrency,
             wait_seconds=origin.soft_deadline.seconds,
         )
+        self._used[name] = origin, namespace.tags_max
         self._lease_waits[name] = namespace.lease_wait.seconds
         return limited
 
@@ -78,13 +83,20 @@ class Origins:
                 ending.cancel()
         async for name, origin, namespace in paced([one for one in wanted if one[0] not in self.loaders]):
             await self._make(name, origin, namespace).start()
+        changed = [one for one in wanted if self._used[one[0]] != (one[1], one[2].tags_max)]
+        self._prepared = {
+            name: self._http[name].prepared(origin, namespace.tags_max)
+            async for name, origin, namespace in paced(changed)
+        }
 
     def take(self, namespaces: Mapping[str, Namespace]) -> None:
         """Loads as these namespaces say from now on. They are prepared."""
         there = set[str]()
         for name, origin, namespace in _with_origin(namespaces):
             there.add(name)
-            self._http[name].take(origin, namespace.tags_max)
+            if (prepared := self._prepared.get(name)) is not None:
+                self._http[name].use(prepared)
+                self._used[name] = origin, namespace.tags_max
             self.loaders[name].wait_seconds = origin.soft_deadline.seconds
             self._lease_waits[name] = namespace.lease_wait.seconds
         for name in self.loaders.keys() - there - self._ending.keys():
@@ -96,7 +108,7 @@ class Origins:
         loader = self.loaders[name]
         while loader.running or loader.waiting:  # noqa: ASYNC110  a look now and then is enough
             await asyncio.sleep(1)
-        del self.loaders[name], self._http[name], self._ending[name]
+        del self.loaders[name], self._http[name], self._used[name], self._ending[name]
         self.breakers.remove(name)
         await loader.stop()
 

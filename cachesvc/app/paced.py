@@ -1,7 +1,9 @@
 """Long work on the event loop, cut into turns."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import gc
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -22,3 +24,19 @@ async def paced(items: Iterable[T], now: Callable[[], float] = perf_counter) -> 
             await asyncio.sleep(0)
             began = now()
         yield item
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Runs the block without garbage collections, in any thread.
+
+    A collection stops all threads. A block that makes very many objects, and drops them by their
+    counts, would have the collector walk them in vain.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

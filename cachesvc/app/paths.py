@@ -121,7 +121,7 @@ class Paths:
         self.fences.expect_loads(_longest_load_us(topology))
         self.receipts.longest_lag_us = _longest_lag_us(topology)
         self.ghosts.take(_ttls_us(topology))
-        self.hot_keys.take(topology.namespaces)
+        self.hot_keys.take([*topology.namespaces])
         if self.journal is not None:
             self.journal.take(topology.namespaces)
         self.new_sources.take(topology.namespaces)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cachesvc.config.service import L2, Server, Service, load_topology
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.units import Duration
+from cachesvc.tiers.l1.l1 import NamespaceTotals
 from loadtests.fleet_topology import free_ports
 from tests.doubles.raw_origin import http, raw_origin
 from tests.doubles.servers import RealServer, free_port, memcached_server, valkey_server
@@ -158,7 +160,7 @@ async def test_a_namespace_comes_and_goes_and_comes_back(running: Running) -> No
                     await asyncio.sleep(0.05)
             unknown, gone = [(await running.ask(f"/v1/{name}/a"))[2] for name in ("none", "shop")]
             assert gone.split("request_id")[0] == unknown.replace("none", "shop").split("request_id")[0]
-            await until("its copies are dropped", lambda shops=shops: not shops.items)
+            await until("its copies are dropped", partial(is_empty, shops))
             assert 'name="shop",of="namespace"' not in (await running.ask("/metrics"))[2]
         assert (await running.ask("/v1/pages/a"))[0] == 200
 
@@ -221,6 +223,10 @@ async def test_a_memcached_server_that_does_not_answer_holds_up_nobody(running: 
             assert running.app.topology.namespaces["pages"].ttl == Duration.parse("1m")
         finally:
             await asyncio.to_thread(silent.resume)
+
+
+def is_empty(totals: NamespaceTotals) -> bool:
+    return not totals.items
 
 
 def is_copying() -> bool:

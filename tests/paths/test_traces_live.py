@@ -15,6 +15,7 @@ from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
 from cachesvc.tiers.l2.warm_up import Warmed, WarmUp, WarmUpTally
+from tests.doubles.tiers import ChaosTier
 from tests.paths.living import living
 from tests.paths.running import Running
 from tests.paths.truth import Store
@@ -97,14 +98,14 @@ async def test_trace_89_the_copy_of_a_former_server_must_not_be_believed() -> No
     both = Ring({"m1": 1, "m2": 1})
     far.l2.tier = Sharded(both, servers)
     i1 = Instance(far, name="i1")
-    far.l2 = type(far.l2)(Sharded(both, servers))
+    far.l2 = ChaosTier(own := Sharded(both, servers))
     i0 = Instance(far)
     assert await i1.value("a") == b"0"
     _, other = _owner_and_other(servers)
     store.commit()
     tally = WarmUpTally()
     warm_up = WarmUp(both, servers, tally, lambda *_: True, i0.tasks.spawn)
-    far.l2.tier.change(Ring({other: 1}), {other: Warmed(servers[other], warm_up)})
+    own.change(Ring({other: 1}), {other: Warmed(servers[other], warm_up)})
     await i0.invalidate("a")  # the delete reaches the new server; the other instance has the old ring
     assert await i0.value("a") == b"1"
     assert tally.hits == 1, "the former server was asked, and has the old copy"

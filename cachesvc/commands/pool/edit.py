@@ -37,6 +37,7 @@ def edited(text: str, edit: PoolEdit, name: str) -> str:
     """
     wanted = _meant(parse_text(text, name=name), edit)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)  # noqa: S101  it was parsed as a document
     try:
         splices = [*_of_version(root, wanted["version"]), *_of_server(text, root, edit)]
         for start, end, piece in sorted(splices, reverse=True):

@@ -51,6 +51,9 @@ class PopularityStatistics(Struct, frozen=True):
     """Bytes of the largest value; None if no value was seen."""
 
 
+NOTHING_SEEN = PopularityStatistics(None, None)
+
+
 class HotKeys:
     """Notes the reads and values of all namespaces."""
 
@@ -63,20 +66,19 @@ class HotKeys:
         """The keys that readers are to spread over several instances, by digest."""
         self._began_us = clock.now_us()
         self._windows = defaultdict[str, _Windows](_Windows)
-        """By namespace. A read that began before its namespace was gone may be noted afterwards."""
-        self.take(namespaces)
+        """By namespace, of those with reads or values: also of a read that ends after its namespace."""
+        self._namespaces = namespaces
         self._looked_at_since_us = self._began_us
         self._uncounted: list[tuple[Key, int]] = []
 
     def __repr__(self) -> str:
-        return f"<HotKeys [{len(self._windows)} namespaces]>"
+        return f"<HotKeys [{len(self._namespaces)} namespaces]>"
 
     def take(self, namespaces: Collection[str]) -> None:
         """Reports these namespaces from now on; what was noted of others is forgotten."""
+        self._namespaces = namespaces
         for name in self._windows.keys() - set(namespaces):
             del self._windows[name]
-        for name in namespaces:
-            self._windows[name]  # made if it is not there
 
     def read(self, key: Key, size: int = -1) -> None:
         """Notes a sampled read; `size` in bytes, if there was a value.
@@ -120,7 +122,9 @@ class HotKeys:
         self._count(self._clock.now_us())
         return {
             (name,): PopularityStatistics(windows.share(), windows.largest())
-            for name, windows in self._windows.items()
+            if (windows := self._windows.get(name)) is not None
+            else NOTHING_SEEN
+            for name in self._namespaces
         }
 
     def _count(self, now_us: int) -> None:
