@@ -1,4 +1,4 @@
-"""Measures what it costs to replace a memcached server under load: warm and cold, in one run.
+"""Measures what it costs to replace a memcached server under load, warm and cold.
 
     python -m loadtests.replace_memcached
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _measured(warm_up: str, seconds: float) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Returns what was counted before the change, and right after it; without `warm_up`, none is made."""
+    """Returns what was counted before the change and after it; no `warm_up`: no change."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "document.yaml")
         source.write_text(yaml.safe_dump(_document()))
@@ -97,21 +97,25 @@ async def _change_under_load(
         ends = asyncio.Event()
         load.create_task(_read(cache, ends))
         await asyncio.sleep(4 * TTL_SECONDS)  # after that, loads come evenly
-        counted = [await asyncio.to_thread(_counted, host)]
+        counted: list[Mapping[str, float]] = [await asyncio.to_thread(_counted, host)]
         await asyncio.sleep(seconds)
         counted.append(await asyncio.to_thread(_counted, host))
         if address:
             edit = PoolEdit("eu", "pool", "m1", {"address": address})
             fleet.topology_path.write_text(edited(fleet.topology_path.read_text(), edit, ""))
-        now = counted[-1]
-        while address and (now := await asyncio.to_thread(_counted, host))["m1"] >= counted[-1]["m1"]:  # noqa: ASYNC110  over HTTP
-            await asyncio.sleep(0.02)  # a new server is counted from 0
-        counted.append(now)
+        counted.append(await _changed(host, counted[-1]) if address else counted[-1])
         await asyncio.sleep(seconds)
         counted.append(await asyncio.to_thread(_counted, host))
         ends.set()
     begin, calm, changed, end = counted
     return _less(calm, begin), _less(end, changed)
+
+
+async def _changed(host: Host, before: Mapping[str, float]) -> Mapping[str, float]:
+    """Returns what is counted as soon as the ring has the new server, which is counted from 0."""
+    while (now := await asyncio.to_thread(_counted, host))["m1"] >= before["m1"]:  # noqa: ASYNC110  over HTTP
+        await asyncio.sleep(0.02)
+    return now
 
 
 async def _read(cache: Cache, ends: asyncio.Event) -> None:

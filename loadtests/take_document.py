@@ -1,4 +1,4 @@
-"""Measures how long an instance takes over a changed topology document, and how long its loop stands.
+"""Measures what it costs an instance to take over a changed topology document.
 
     python -m loadtests.take_document
 
@@ -52,9 +52,8 @@ async def _measure(path: Path, url: str, namespaces: int, cells: int) -> None:
     app = App(service, topology, topology_file=path)
     await app.start()
     await asyncio.sleep(2)
-    print(
-        f"{namespaces} namespaces, {cells} cells          ms    CPU ms    longest turn: ms of work, by the clock"
-    )
+    print(f"{namespaces} namespaces, {cells} cells")
+    print("                                    ms    CPU ms    longest turn: ms of work, by the clock")
     try:
         quiet = {"version": 1}
         for name, changed in (
@@ -90,7 +89,7 @@ async def _change(app: App, path: Path, name: str, document: dict[str, Any]) -> 
 
 
 async def _longest_gaps(ends: asyncio.Event) -> tuple[float, float]:
-    """Returns the longest turn of the loop in seconds: of work of its thread, and by the clock."""
+    """Returns the longest turn of the loop, s: in work of its thread, and by the clock."""
     work = wall = 0.0
     while not ends.is_set():
         began, spent = time.perf_counter(), time.thread_time()

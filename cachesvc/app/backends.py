@@ -226,7 +226,7 @@ class Backends:
         await self.origins.prepare(topology.namespaces)
 
     def take(self, topology: Topology) -> None:
-        """Takes memcached servers, namespaces, their origins and their `sources`. They are prepared."""
+        """Takes memcached servers, namespaces, origins and `sources`. They are prepared."""
         self.memcached.take(topology)
         self.origins.take(topology.namespaces)
         self._read_event.take(topology.namespaces)

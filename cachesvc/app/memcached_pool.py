@@ -1,4 +1,4 @@
-"""The memcached servers of an instance's region: its ring and its gutter, which change while it runs.
+"""The memcached servers of an instance: a ring and a gutter, which change while it runs.
 
     prepare ──► servers that come are made, connected and greeted, all at once and in bounded time
     take    ──► between two turns of the loop: the ring and the gutter of the new document
@@ -54,8 +54,9 @@ STAND_IN_BYTES = 64 << 20
 LATE_PART = 0.5
 """An answer of memcached within this part of `l2.timeout` is never late."""
 GREETING_SECONDS = 2.0
-"""The longest time that a server that comes is waited for. One that has not answered by then takes
-its place all the same, and its breaker leaves it alone."""
+"""The longest time that a server that comes is waited for.
+
+One that has not answered by then takes its place all the same, and its breaker leaves it alone."""
 DRAIN_SECONDS = 5.0
 """The longest time that the exchanges with a server that left are waited for."""
 LEFT_SECONDS = 0.1

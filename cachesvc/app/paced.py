@@ -14,7 +14,7 @@ LONGEST_SECONDS = 0.004
 
 
 async def paced(items: Iterable[T], now: Callable[[], float] = perf_counter) -> AsyncIterator[T]:
-    """Yields the items in order; between two of them the loop turns if its turn has become long.
+    """Yields the items in order; between two of them the loop turns, if its turn is long.
 
     `items` must not change meanwhile. `now` is in seconds.
     """

@@ -183,7 +183,7 @@ class Consumer:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
 
     def take(self, namespaces: Iterable[str]) -> None:
-        """Knows these namespaces, too. One that is gone stays known: it may come back, and its copies."""
+        """Knows these namespaces, too. One that is gone stays known, as it may come back."""
         self._namespaces.update(dict.fromkeys(namespaces))
 
     async def run(self) -> None:

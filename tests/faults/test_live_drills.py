@@ -1,4 +1,4 @@
-"""The document changes under load: namespaces and memcached servers come, are replaced, and go."""
+"""The document changes under load: namespaces and memcached servers come and go."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -95,7 +95,7 @@ async def _answers(field: Arena, path: str, status: int) -> bool:
 
 
 async def _counts(field: Arena, server: str, is_used: bool) -> bool:
-    """True if every instance of the region counts what it asks of this memcached server, or none does."""
+    """True if every instance of the region, or none of them, asks this memcached server."""
     urls = [
         f"{field.fleet.url(instance)}/metrics" for instance in field.fleet.topology.regions[REGION].instances
     ]

@@ -1,4 +1,4 @@
-"""A topology document that changes while an instance runs: what is in force, and what waits."""
+"""A topology document that changes while an instance runs: what is in force, what waits."""
 
 import asyncio
 import json

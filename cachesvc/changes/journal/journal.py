@@ -259,7 +259,7 @@ class Journal:
             self._take_turn()
 
     def take(self, namespaces: Iterable[str]) -> None:
-        """Knows these namespaces, too. One that is gone stays known: it may come back, and its copies."""
+        """Knows these namespaces, too. One that is gone stays known, as it may come back."""
         self._namespaces.update(dict.fromkeys(namespaces))
 
     async def _begin_everything(self) -> None:

@@ -101,7 +101,7 @@ def _edit(options: argparse.Namespace, topology: Topology) -> PoolEdit:
 
 
 def _written_beside(path: Path, text: str) -> Path:
-    """Writes the text to a file in the same directory, with the same rights, and returns its path."""
+    """Writes the text to a file beside `path`, with the same rights; returns its path."""
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
     with open(number, "w", encoding="utf-8") as file:
         file.write(text)

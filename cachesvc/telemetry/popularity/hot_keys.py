@@ -66,7 +66,7 @@ class HotKeys:
         """The keys that readers are to spread over several instances, by digest."""
         self._began_us = clock.now_us()
         self._windows = defaultdict[str, _Windows](_Windows)
-        """By namespace, of those with reads or values: also of a read that ends after its namespace."""
+        """By namespace with reads or values; a read may end after its namespace has gone."""
         self._namespaces = namespaces
         self._looked_at_since_us = self._began_us
         self._uncounted: list[tuple[Key, int]] = []

@@ -29,7 +29,7 @@ class Sharded:
         self.change(ring, children)
 
     def change(self, ring: Ring | None, children: Mapping[str, Pool]) -> None:
-        """Asks these servers from now on. A call that is under way ends at those that it began with.
+        """Asks these servers from now on; a call under way ends at those that it began with.
 
         Starts and stops nothing. Raises `ValueError` as the constructor does; then nothing has changed.
         """

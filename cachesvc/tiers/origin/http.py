@@ -127,7 +127,7 @@ class HttpLoader:
         return f"<HttpLoader {self.namespace}: {counts}>"
 
     def take(self, origin: Origin, tags_max: int) -> None:
-        """Does what `use` does. Raises `ConfigError` for an unusable origin; nothing has changed then."""
+        """Does what `use` does. Raises `ConfigError`, and changes nothing, for an unusable origin."""
         self.use(self.prepared(origin, tags_max))
 
     def prepared(self, origin: Origin, tags_max: int) -> "Prepared":

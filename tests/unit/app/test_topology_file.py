@@ -94,7 +94,8 @@ async def test_callers_may_come_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
-    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web, l1: {at_most: 5%}}\n"
+    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n"
+    declared += "  new: {owner: web, l1: {at_most: 5%}}\n"
     text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
     taken.path.write_text(text + anonymous("read:a"))
     taken.file = TopologyFile(taken.path, load_topology(taken.path), taken._take)

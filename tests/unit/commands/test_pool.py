@@ -1,4 +1,4 @@
-"""`cachesvc pool`: one server changes in the document, and no other character but the version's."""
+"""`cachesvc pool`: of the document, one server changes and the version."""
 
 from pathlib import Path
 
