@@ -105,7 +105,7 @@ class TopologyFile:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{self._path}: $.callers", why)
         to_be = taken(self._topology, topology)
-        return seen, to_be, waiting(to_be, topology), list(changed(self._topology, to_be))
+        return seen, to_be, waiting(self._topology, topology), list(changed(self._topology, to_be))
 
 
 def named(paths: Sequence[FieldPath]) -> str:

@@ -96,9 +96,9 @@ def taken(running: Topology, found: Topology) -> Topology:
 def waiting(running: Topology, found: Topology) -> list[Path]:
     """Returns the ways to what differs and takes effect at the next start only.
 
-    `running` is the result of `taken`. `version` alone is not among them: it says nothing by itself.
+    `version` alone is not among them: it says nothing by itself.
     """
-    return [path for path in changed(running, found) if path != ("version",)]
+    return [path for path in changed(taken(running, found), found) if path != ("version",)]
 
 
 def _taken_region(running: Region, found: Region) -> Region:

@@ -4,17 +4,39 @@ import pytest
 from msgspec.structs import replace
 
 from cachesvc.config.limits import OriginBudget
-from cachesvc.config.live import LIVE_FIELDS, LIVE_FIELDS_OF_ORIGINS, changed, is_live, taken, waiting
-from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
-from cachesvc.model.units import Duration
+from cachesvc.config.live import (
+    LIVE_FIELDS,
+    LIVE_FIELDS_OF_ORIGINS,
+    LIVE_FIELDS_OF_REGIONS,
+    changed,
+    is_live,
+    taken,
+    waiting,
+)
+from cachesvc.config.topology import (
+    Cell,
+    L1Room,
+    MemcachedServer,
+    Namespace,
+    Origin,
+    Region,
+    Source,
+    Topology,
+)
+from cachesvc.model.units import Duration, Part
 
 PAGES = Namespace("web", origin=Origin("http://origin/{key}"), origin_budget=OriginBudget(concurrency=5))
+ROWS = (Source("public.pages", key="{id}"),)
 TOPOLOGY = Topology(
     version=1,
     regions={"eu": Region("redis://q:1/0")},
     cells={"c1": Cell("eu", "redis://c:1/0")},
     namespaces={"pages": PAGES},
 )
+
+
+def with_region(**fields: object) -> Topology:
+    return replace(TOPOLOGY, regions={"eu": replace(TOPOLOGY.regions["eu"], **fields)})
 
 
 def with_pages(**fields: object) -> Topology:
@@ -33,6 +55,14 @@ def with_pages(**fields: object) -> Topology:
             with_pages(origin_budget=OriginBudget(concurrency=6)),
             ("namespaces", "pages", "origin_budget", "concurrency"),
         ),
+        (with_pages(sources=ROWS), ("namespaces", "pages", "sources")),
+        (with_pages(origin=None), ("namespaces", "pages", "origin")),
+        (replace(TOPOLOGY, namespaces={"pages": PAGES, "new": PAGES}), ("namespaces", "new")),
+        (replace(TOPOLOGY, namespaces={}), ("namespaces", "pages")),
+        (with_region(pool={"m1": MemcachedServer("m1:1", zone="a")}), ("regions", "eu", "pool", "m1")),
+        (with_region(gutter={"g1": MemcachedServer("g1:1")}), ("regions", "eu", "gutter", "g1")),
+        (with_region(rings="zone"), ("regions", "eu", "rings")),
+        (with_region(zones={"a": "z"}), ("regions", "eu", "zones", "a")),
     ],
 )
 def test_a_change_that_is_live_is_taken_whole(found: Topology, path: tuple[str, ...]) -> None:
@@ -45,9 +75,8 @@ def test_a_change_that_is_live_is_taken_whole(found: Topology, path: tuple[str, 
 @pytest.mark.parametrize(
     ("found", "path"),
     [
-        (replace(TOPOLOGY, namespaces={"pages": PAGES, "new": PAGES}), ("namespaces", "new")),
-        (replace(TOPOLOGY, namespaces={}), ("namespaces", "pages")),
-        (with_pages(origin=None), ("namespaces", "pages", "origin")),
+        (with_pages(l1=L1Room(at_most=Part.parse("5%"))), ("namespaces", "pages", "l1", "at_most")),
+        (with_region(queue="redis://r:1/0"), ("regions", "eu", "queue")),
         (with_pages(origin_budget=None), ("namespaces", "pages", "origin_budget")),
         (
             with_pages(origin=Origin("http://origin/{key}", concurrency=9)),
@@ -64,6 +93,14 @@ def test_a_change_that_is_not_live_changes_nothing_and_is_named(
     assert waiting(TOPOLOGY, found) == [path]
 
 
+def test_a_namespace_that_comes_has_no_room_of_its_own_before_a_restart() -> None:
+    roomy = replace(PAGES, l1=L1Room(at_most=Part.parse("5%")))
+    found = replace(TOPOLOGY, namespaces={"pages": PAGES, "new": roomy})
+    assert taken(TOPOLOGY, found).namespaces["new"] == PAGES
+    assert waiting(TOPOLOGY, found) == [("namespaces", "new", "l1", "at_most")]
+    assert waiting(taken(TOPOLOGY, found), found) == [("namespaces", "new", "l1", "at_most")]
+
+
 def test_the_version_alone_is_no_change() -> None:
     assert waiting(TOPOLOGY, replace(TOPOLOGY, version=2)) == []
 
@@ -71,3 +108,4 @@ def test_the_version_alone_is_no_change() -> None:
 def test_the_lists_name_fields_that_exist() -> None:
     assert set(LIVE_FIELDS) <= set(Namespace.__struct_fields__)
     assert set(LIVE_FIELDS_OF_ORIGINS) <= set(Origin.__struct_fields__)
+    assert set(LIVE_FIELDS_OF_REGIONS) <= set(Region.__struct_fields__)
