@@ -141,7 +141,6 @@ class RedisFenceStream:
         script = self._server.script
         self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
         self._list_followers, self._settle = script("followers"), script("settle")
-        self._has_beaten = script("has_beaten")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
         self._look_up_receipts = unspanned("receipt")
@@ -293,9 +292,6 @@ class RedisFenceStream:
         applied = [parked_items.applied_pair(one) if anew is None else b"" for one in taken]
         placement = next((one.placement for one in taken if one.target), 0)
         await self._settle([candidate(), self._retention_us // 1000, placement, lists, *applied])
-
-    async def has_beaten(self, within_us: int) -> bool:
-        return bool(await self._has_beaten([within_us]))
 
     async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
         await self._vouch_for([fence_items.heartbeat(complete_to)], epoch, unless_beaten_us)
