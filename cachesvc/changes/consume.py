@@ -83,7 +83,10 @@ FORGET_SECONDS = 60.0
 
 
 class ConsumerTally(Struct):
-    """The counters of a consumer."""
+    """The counters of a consumer, and what its queue held at its last look.
+
+    While it rests, it does not know what the queue holds: that is None then, and no sample.
+    """
 
     changes: int = 0
     """Changes applied by this instance as a consumer."""
@@ -104,18 +107,18 @@ class ConsumerTally(Struct):
     """Failed exchanges with the queue."""
     unreadable: int = 0
     """Those of `failures` whose answer could not be read."""
-    backlog: int = 0
-    """Changes accepted and not acknowledged, when this consumer last looked."""
-    waiting: int = 0
-    """Targets parked, once per cell, when this consumer last looked."""
-    overflowed: int = 0
-    """Cells for which more was parked than the queue keeps, when this consumer last looked."""
-    paced: int = 0
-    """Paced fences that the queue keeps, when this consumer last looked."""
-    paced_given_up: int = 0
-    """Paced fences that the queue had no room for, when this consumer last looked."""
-    buried: int = 0
-    """Changes on the dead-letter stream, when this consumer last looked."""
+    backlog: int | None = None
+    """Changes accepted and not acknowledged."""
+    waiting: int | None = None
+    """Targets parked, once per cell."""
+    overflowed: int | None = None
+    """Cells for which more was parked than the queue keeps."""
+    paced: int | None = None
+    """Paced fences that the queue keeps."""
+    paced_given_up: int | None = None
+    """Paced fences that the queue had no room for."""
+    buried: int | None = None
+    """Changes on the dead-letter stream."""
 
 
 class Consumer:
@@ -230,7 +233,7 @@ class Consumer:
             self._rivals.rest()
             self._left.clear()
             self._queue = ""
-            self._note(OpenCount(0, 0, 0))
+            self._note(None)
         return True
 
     async def _take(self) -> None:
@@ -309,13 +312,18 @@ class Consumer:
         missed = [one for parked in applied.parked.values() for one in parked]
         await self._stream.settle(moved, anew=missed)
 
-    def _note(self, count: OpenCount) -> None:
-        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
-        self._tally.paced, self._tally.paced_given_up = count.paced, count.paced_given_up
-        self._note_overflow(count.overflowed)
+    def _note(self, count: OpenCount | None) -> None:
+        """Notes what the queue holds; None: it is not known any more."""
+        tally = self._tally
+        tally.backlog = tally.waiting = tally.overflowed = None
+        tally.paced = tally.paced_given_up = tally.buried = None
+        if count is not None:
+            tally.backlog, tally.waiting, tally.buried = count.backlog, count.parked, count.dead
+            tally.overflowed, tally.paced = count.overflowed, count.paced
+            tally.paced_given_up = count.paced_given_up
+        self._tell_overflow(tally.overflowed or 0)
 
-    def _note_overflow(self, cells: int) -> None:
-        self._tally.overflowed = cells
+    def _tell_overflow(self, cells: int) -> None:
         if cells:
             self._overflow.failed(
                 f"too much for {cells} cells: when such a cell is back, all it holds is fenced"

@@ -10,7 +10,9 @@ from cachesvc.changes.contract import OpenChange
 from cachesvc.changes.events.cloudevents import encode
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierTimeoutError
 from tests.doubles.loaders import loaded
+from tests.paths.living import hang
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide
 
@@ -166,6 +168,50 @@ async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: 
     loops = (one.consumer.taking, one.consumer.beating, one.consumer.reclaiming)
     assert sum(loop.failures for loop in loops) == one.tally.failures <= failures + 1
     await stop(one)
+
+
+async def test_a_wait_for_changes_ends_when_the_queue_does_not_answer_a_look() -> None:
+    """Its connection may lead to a server that is gone without a word."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    inner, calls = one.paths.changes.queue, one.paths.changes.calls
+    inner.take = hang
+    await asyncio.sleep(WAIT_SECONDS + 0.5)
+    takes = calls.count("take")
+    await asyncio.sleep(20)
+    assert calls.count("take") == takes, "it waits"
+    inner.completion = away
+    await asyncio.sleep(2)
+    assert calls.count("take") > takes
+    assert one.consumer.taking.trouble == ""
+    await stop(one)
+
+
+async def away(*_: object, **__: object) -> object:
+    raise TierTimeoutError("queue", "no answer within 1 s")
+
+
+@pytest.mark.parametrize("instances", [1, 2, 12])
+async def test_an_idle_instance_asks_its_queue_at_most_three_times_a_second(instances: int) -> None:
+    far = FarSide()
+    running = []
+    for number in range(instances):
+        running += await started(far, f"i{number}")
+        await asyncio.sleep(0.037)  # no two have their turns at the same time
+    await asyncio.sleep(5)
+    for one in running:
+        one.paths.changes.calls.clear()
+        one.paths.stream.calls.clear()
+    await asyncio.sleep(20)
+    asked = [
+        call
+        for one in running
+        for call in (*one.paths.changes.calls, *one.paths.stream.calls)
+        if call != "read"  # what is pushed is read without a call
+    ]
+    assert len(asked) / 20 <= (3.25 if instances == 1 else 2.6 * instances)
+    assert all(one.bound_us() < 1_000_000 for one in running)
+    await stop(*running)
 
 
 async def test_a_consumer_that_left_is_removed_from_the_group_after_an_hour() -> None:

@@ -135,6 +135,7 @@ async def test_trace_71_what_the_first_worker_leaves_open_must_be_done_by_anothe
             before = len(i1.paths.changes.calls)
             await asyncio.sleep(5)
             assert i1.paths.changes.calls[before:] == [], "it rests"
+            assert (i1.tally.backlog, i1.tally.buried) == (None, None), "and does not know"
             assert await i1.paths.value("a") == b"0"
             setattr(first.paths.changes.queue, "take", never)  # noqa: B010  its heartbeats go on
             setattr(first.paths.changes.queue, "reclaim", never)  # noqa: B010
