@@ -25,6 +25,7 @@ class Listener(asyncio.Protocol):
         """Why nothing more can come; None while the connection is whole."""
         self._waiter: asyncio.Future[None] | None = None
         self._looked_at = float("-inf")
+        self._is_busy = False
         self._transport.set_protocol(self)
         self._transport.resume_reading()
         if unread:
@@ -37,17 +38,19 @@ class Listener(asyncio.Protocol):
     async def arrived(self, seconds: float, *, pace_seconds: float) -> list[Any]:
         """Returns what has come since the last call, or nothing if nothing does within `seconds`.
 
-        `pace_seconds`: the least time from one look to the next. What comes meanwhile does not wake the
-        event loop. A cancelled call has taken nothing. Raises what has closed the connection.
+        `pace_seconds`: the least time from one look to the next while much comes, which is while looks are
+        less than two of it apart. What comes meanwhile does not wake the event loop. A cancelled call has
+        taken nothing. Raises what has closed the connection.
         """
         loop = asyncio.get_running_loop()
-        if (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
+        if self._is_busy and (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
             await self._pause(early_seconds)
         found = self._taken()
         if not found:
             await self._wait(seconds)
             found = self._taken()
-        self._looked_at = loop.time()
+        now = loop.time()
+        self._is_busy, self._looked_at = now - self._looked_at < 2 * pace_seconds, now
         return found
 
     async def _pause(self, seconds: float) -> None:
