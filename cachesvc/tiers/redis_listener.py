@@ -24,6 +24,9 @@ class Listener(asyncio.Protocol):
         self._why: Exception | None = None
         """Why nothing more can come; None while the connection is whole."""
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits_until = 0.0
+        """When the running wait is over, on the loop's clock."""
         self._looked_at = float("-inf")
         self._is_busy = False
         self._transport.set_protocol(self)
@@ -64,12 +67,28 @@ class Listener(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
+        self._waits_until = loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._waits_until:
+            self._set_timer(loop)
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._waits_until, self._time_out, loop)
+
+    def _time_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends the wait if its time is over; a timer is made once per time-out, not once per wait."""
+        self._timer = None
+        if self._waiter is None:
+            return
+        if loop.time() >= self._waits_until:
+            self._wake()
+        else:
+            self._set_timer(loop)
 
     def _taken(self) -> list[Any]:
         if found := self._parser.taken():
@@ -91,6 +110,8 @@ class Listener(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._why = self._why or exc or RedisConnectionError("the server closed the connection")
         self._former.connection_lost(exc)
         self._wake()

@@ -155,7 +155,8 @@ class Broadcast:
                 # A batch that was not rendered may have moved `_since` further already.
                 self._since[event.region] = max(self._since[event.region], event.position, key=position_of)
         self._events += 1
-        self._wake()
+        if self._subscriptions:
+            self._wake()
 
     # heartbeats ------------------------------------------------------------
 
@@ -174,7 +175,8 @@ class Broadcast:
         self._beats += 1
         self._is_quiet = False
         self._heartbeat = b""
-        self._wake()
+        if self._subscriptions:
+            self._wake()
 
     def _wake(self) -> None:
         """Wakes the subscribers that wait now.
