@@ -12,6 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cachesvc.tiers.redis_connections import CleanConnection
 
+BUSY = 1.5
+"""With a pause after each look, looks are so many paces apart if two or more replies come per pace.
+
+If fewer come, a pause costs more than it saves: its end wakes the loop, too."""
+
 
 class Listener(asyncio.Protocol):
     """Takes an open connection over from redis-py, which may only close it from then on."""
@@ -42,8 +47,8 @@ class Listener(asyncio.Protocol):
         """Returns what has come since the last call, or nothing if nothing does within `seconds`.
 
         `pace_seconds`: the least time from one look to the next while much comes, which is while looks are
-        less than two of it apart. What comes meanwhile does not wake the event loop. A cancelled call has
-        taken nothing. Raises what has closed the connection.
+        less than `BUSY` of it apart. What comes meanwhile does not wake the event loop. A cancelled call
+        has taken nothing. Raises what has closed the connection.
         """
         loop = asyncio.get_running_loop()
         if self._is_busy and (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
@@ -53,7 +58,7 @@ class Listener(asyncio.Protocol):
             await self._wait(seconds)
             found = self._taken()
         now = loop.time()
-        self._is_busy, self._looked_at = now - self._looked_at < 2 * pace_seconds, now
+        self._is_busy, self._looked_at = now - self._looked_at < BUSY * pace_seconds, now
         return found
 
     async def _pause(self, seconds: float) -> None:
