@@ -100,7 +100,7 @@ def measure(idle: int, rates: Sequence[float], seconds: float) -> Row:
 
 
 def _lags(urls: Sequence[str]) -> Counter[str]:
-    """Returns the fences that these instances have merged, counted by the upper bound of their delay."""
+    """Returns the fences that these instances have merged, by the bound of their delay."""
     found: Counter[str] = Counter()
     for url in urls:
         with urlopen(f"{url}/metrics") as answer:

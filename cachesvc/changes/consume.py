@@ -1,11 +1,11 @@
 """A consumer of a region's changes: applies them, publishes their fences, and closes them.
 
 It is one of a consumer group, and runs three loops. The first takes new changes as they come. The
-second looks at the queue once a second: how far the group is, what is open, who else is there. With
-the look it sends a heartbeat, unless another consumer of the region does. The third does what a look
-has found left: changes that were left open (held by an invalidate call that died, or taken by a
-consumer that died) and targets that were parked because a home cell was out of reach. All of them
-rest while the first worker of the host does all that for the others.
+second looks at the queue once a second: how far is the group, what is open, who else is there?
+With the look it sends a heartbeat, unless another consumer of the region does. The third does what
+a look has found left: changes that were left open (held by an invalidate call that died, or taken
+by a consumer that died) and targets that were parked because a home cell was out of reach. All of
+them rest while the first worker of the host does all that for the others.
 """
 
 import asyncio
@@ -57,13 +57,13 @@ It ends at once if a look fails meanwhile: its connection may be dead, too."""
 LOOK_SECONDS = 1.0
 """A consumer looks at the queue so often at least, whatever heartbeats its instance hears."""
 RECENT = 0.8
-"""A heartbeat is recent for this share of the interval, and a look for this share of its time.
+"""A heartbeat is recent for this share of the interval, as a look is for its own.
 
 It is less than 1: a consumer that looks after a whole interval finds its own last heartbeat due. So
 while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
 them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
 BEATS_APART = 4
-"""Looks, one after the other, at which a consumer and its instance's feed may be at two queues.
+"""Looks in a row at which a consumer and its instance's feed may be at two queues.
 
 Then the consumer looks the queue's name up anew. After a failover one of the two is the first to
 notice."""
@@ -180,7 +180,7 @@ class Consumer:
         self._beats_apart = 0
         """The looks, one after the other, at which this instance's feed was at another queue."""
         self._epoch = self._queue = ""
-        """The epochs of `changes` and of `fences` at the last turn that did all that a heartbeat needs."""
+        """The epochs of `changes` and `fences` at the last turn that ended well."""
         self._lost = 0
         """The changes that were lost up to this epoch."""
         outage = Outage("the queue of changes", log)
@@ -366,7 +366,7 @@ class Consumer:
         return hears and not self._beats_apart and now - self._looked_at < RECENT * LOOK_SECONDS
 
     def _beat_at(self, now_us: int) -> Beat:
-        """Returns what lets the queue send a heartbeat with a look; it may not if there are rivals."""
+        """Returns what lets the queue send a heartbeat with a look, unless rivals bar that."""
         epoch = self._epoch if self._rivals.is_alone() else ""
         return Beat(self._recent_us, now_us + self._skew_us, epoch, self._queue, self._oldest[0])
 

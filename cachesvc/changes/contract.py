@@ -118,7 +118,7 @@ class OtherQueueError(TierError):
 
 
 class Beat(Struct, frozen=True):
-    """What a consumer knows that would send a heartbeat with its look at the group.
+    """The knowledge of a consumer that would send a heartbeat with its look.
 
     The queue sends it in that step, if all of this still holds there and no rival bars the consumer.
     Else the consumer decides, and sends it by `FenceStream.heartbeat` (docs/coherence.md, "What a
@@ -130,7 +130,7 @@ class Beat(Struct, frozen=True):
     latest_us: int
     """The own clock + S. A clock of the queue beyond it may be wrong."""
     epoch: str = ""
-    """The epoch of `changes` that the consumer has met; empty if none: then no heartbeat is sent."""
+    """The epoch of `changes` that the consumer has met; empty: no heartbeat is sent."""
     queue: str = ""
     """The epoch of `fences` of the queue whose rivals it has looked for."""
     oldest: str = ""

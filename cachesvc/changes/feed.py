@@ -81,7 +81,7 @@ class FenceFeed:
         self._beat_at = 0.0
         """When a heartbeat last came, or the server was left for want of one, on the loop's clock."""
         self.heard_at = self._reported_at = float("-inf")
-        """When a heartbeat last came, and when the position was last reported, on the loop's clock."""
+        """When a heartbeat came, and the position was reported, last, on the loop's clock."""
         self.region = stream.region
         self.loop = Loop(
             f"fence feed of {self.region}",

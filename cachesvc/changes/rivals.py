@@ -38,7 +38,7 @@ from cachesvc.tiers.l3.contract import Cell, Claimed, Use
 log = logging.getLogger(__name__)
 
 ATTENDS_US = 3 * SECONDS
-"""The least time for which a consumer's word about itself counts: three of its looks at the queue."""
+"""The least time for which a consumer's word about itself counts: three looks of it."""
 
 SAID: Mapping[RivalKind, str] = {
     "queue": "instances use two queues for one region: no heartbeat is sent there, so the staleness bound "

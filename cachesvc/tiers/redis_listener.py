@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from cachesvc.tiers.redis_connections import CleanConnection
 
 BUSY = 1.5
-"""With a pause after each look, looks are so many paces apart if two or more replies come per pace.
+"""The paces between two looks, each with its pause, if two or more replies come per pace.
 
 If fewer come, a pause costs more than it saves: its end wakes the loop, too."""
 

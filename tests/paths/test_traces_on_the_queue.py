@@ -149,7 +149,7 @@ async def test_trace_81_a_look_must_not_send_a_heartbeat_over_changes_that_may_b
 
 
 async def test_trace_82_a_look_must_not_send_the_time_of_a_wrong_clock(queue: QueueBench) -> None:
-    """Of a change that is open, the queue's clock may say another age than before; and it may be ahead."""
+    """The queue's clock may be ahead, or give an open change another age than before."""
     epoch, reader = await queue.announce(), await _reader(queue)
     id_ = await queue.changes.append(Change("docs", keys=("a",)))
     await queue.changes.take("hangs", count=1, wait_seconds=0)

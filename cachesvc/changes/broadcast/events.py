@@ -85,7 +85,7 @@ class Event:
     __slots__ = ("_names", "_text", "_unrendered", "cost", "fences", "id", "position", "region")
 
     def __init__(self, region: str, position: str, id_: str, said: "Sequence[Fence] | Reset") -> None:
-        """`position`: that in the region's stream after the event. `id_`: the vector after it, as text."""
+        """`position` (in the region's stream) and `id_` (the vector) are those after it."""
         self.region = region
         self.position = position
         self.id = id_

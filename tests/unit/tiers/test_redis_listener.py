@@ -1,4 +1,4 @@
-"""The pace of a listener: while much comes it looks seldom, and what comes alone does not wait."""
+"""A listener looks seldom while much comes, and at once at what comes alone."""
 
 import asyncio
 import itertools
@@ -75,7 +75,7 @@ class Connection:
 
 
 async def looks(every_seconds: float, count: int) -> tuple[list[tuple[float, int]], int]:
-    """The looks at replies that come at an even pace: when, and how many were there; and the wakes."""
+    """Each look at replies that come evenly (its time, and how many it found), and the wakes."""
     connection, loop = Connection(), asyncio.get_running_loop()
     listener = Listener(cast("CleanConnection", connection))
     began = loop.time()
