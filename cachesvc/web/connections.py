@@ -98,8 +98,8 @@ class Connections:
         self._in_flight = in_flight
         self._by_peer: dict[str, dict[Connection, None]] = {}
         self.waiting: dict[Connection, tuple[float, int, str]] = {}
-        """Connection whose answer waits → the end of its answer's time, and the bytes counted for it,
-        and for which namespace; oldest first."""
+        """Connection with a waiting answer → the end of the answer's time, and the bytes that are
+        counted for it, and for which namespace; oldest first."""
         self._heads: dict[Connection, float] = {}
         """Connection → the end of the time of its head, which has begun; oldest first."""
         self._timer: asyncio.TimerHandle | None = None

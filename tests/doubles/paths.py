@@ -42,7 +42,7 @@ class FakeReader:
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.traces: list[str] = []
-        """The end of the `traceparent` of each call that goes beyond L1, which says if it is sampled."""
+        """The flags of the trace of each call that goes beyond L1, as `traceparent` ends."""
         self.given_back: list[tuple[str, str]] = []
         """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
