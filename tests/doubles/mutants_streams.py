@@ -9,7 +9,7 @@ from tests.doubles.mutant import Mutant
 STREAMS: dict[str, Mutant] = {
     "new-sources": Mutant(
         "a namespace that has other `sources` is not announced as changed",
-        (88,),
+        (84,),
         (
             InPython(
                 "cachesvc.paths.new_sources:NewSources.take",
@@ -20,7 +20,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "new-sources-again": Mutant(
         "the announcement of other `sources` is given up when the queue does not take it",
-        (88,),
+        (84,),
         (InPython("cachesvc.paths.new_sources:NewSources._announce", "continue", "pass"),),
     ),
     "append-first": Mutant(
