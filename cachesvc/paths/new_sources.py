@@ -1,7 +1,7 @@
 """Announces a namespace as changed as a whole after its `sources` have changed.
 
 A row change is taken by one consumer of the region. One that does not know yet, or not any more,
-that the namespace has this source closes the change as one that concerns nobody (trace 88 of
+that the namespace has this source closes the change as one that concerns nobody (trace 84 of
 docs/coherence.md). So whoever takes other sources says afterwards that everything has changed: the
 last instance says so last, and from then on no consumer is left that knows less.
 """

@@ -44,7 +44,9 @@ END_OF_HEAD = b"\r\n\r\n"
 
 _PLAIN_GET = re.compile(rb"GET %b HTTP/1\.1\r\n" % PLAIN_PATH.encode()).match
 _PLAIN_BATCH = re.compile(rb"POST /v1/([a-z0-9_-]+):get HTTP/1\.1\r\n").match
-_TRACEPARENT = re.compile(rb"\n[Tt]raceparent: (00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})\r\n").search
+_TRACEPARENT = re.compile(
+    rb"\n[Tt]raceparent: (00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})\r\n"
+).search
 _LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,6})\r\n").search
 _TIMEOUT = re.compile(rb"\n[Cc]achesvc-[Tt]imeout: ([1-9][0-9]{0,8}(?:us|ms|s))\r\n").search
 

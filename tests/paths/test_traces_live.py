@@ -40,7 +40,7 @@ ROW = {
 KEY = Key.of("docs", "a")
 
 
-async def test_trace_88_a_row_must_not_be_lost_to_a_consumer_that_does_not_know_its_source_yet() -> None:
+async def test_trace_84_a_row_must_not_be_lost_to_a_consumer_that_does_not_know_its_source_yet() -> None:
     far = FarSide()
     store = Store(far)
     async with living(far, "i0", consuming=False) as i0, living(far, "i1") as i1:
@@ -58,7 +58,7 @@ async def test_trace_88_a_row_must_not_be_lost_to_a_consumer_that_does_not_know_
         assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_88_an_announcement_that_the_queue_does_not_take_must_not_be_forgotten() -> None:
+async def test_trace_84_an_announcement_that_the_queue_does_not_take_must_not_be_forgotten() -> None:
     far = FarSide()
     store = Store(far)
     async with living(far, "i0", consuming=False) as i0, living(far, "i1", consuming=False) as i1:
@@ -74,7 +74,7 @@ async def test_trace_88_an_announcement_that_the_queue_does_not_take_must_not_be
         assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_89_a_memcached_server_that_left_and_comes_back_must_not_be_believed() -> None:
+async def test_trace_85_a_memcached_server_that_left_and_comes_back_must_not_be_believed() -> None:
     far = FarSide()
     store, servers = Store(far), _servers(far)
     far.l2.tier = ring = Sharded(Ring({"m1": 1, "m2": 1}), servers)
@@ -92,7 +92,7 @@ async def test_trace_89_a_memcached_server_that_left_and_comes_back_must_not_be_
     assert await i0.value("a") == b"1"
 
 
-async def test_trace_89_the_copy_of_a_former_server_must_not_be_believed() -> None:
+async def test_trace_85_the_copy_of_a_former_server_must_not_be_believed() -> None:
     far = FarSide()
     store, servers = Store(far), _servers(far)
     both = Ring({"m1": 1, "m2": 1})
