@@ -626,7 +626,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "warm_up",
         {"hit": "hits", "miss": "misses", "error": "errors"},
-        "Keys asked of the memcached server that had them before a change of the ring.",
+        "Keys asked of the memcached server that had them before.",
         ("outcome",),
     ),
     Metric(
@@ -634,7 +634,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "warm_up",
         "copied",
-        "Copies sent from former memcached servers to those that have the keys now.",
+        "Copies sent from former memcached servers to new ones.",
     ),
     Metric("warming_up", "gauge", "warming", "", "1 while former memcached servers are asked for misses."),
     Metric(
