@@ -12,14 +12,19 @@ import pytest
 from redis.asyncio import Redis
 
 from cachesvc.changes.document.contract import HISTORY, ConflictError, Document, DocumentStore, Version
+from cachesvc.changes.document.etcd import EtcdDocument
 from cachesvc.changes.document.file import FileDocument
 from cachesvc.changes.document.queue import QueueDocument
 from cachesvc.changes.document.queues import QueueDocuments
 from cachesvc.model.errors import TierError, UnreadableAnswerError
+from tests.doubles.etcd import ETCD, etcd_server
 from tests.doubles.guarded_servers import guarded_redis
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 
-KINDS: dict[str, Callable[[], AbstractContextManager[RealServer]]] = {
+Starter = Callable[[], AbstractContextManager[RealServer]]
+KINDS: dict[str, Starter] = {
+    "regions": redis_server,
+    "etcd": etcd_server,
     "redis": redis_server,
     "valkey": valkey_server,
     "guarded": guarded_redis,
@@ -49,6 +54,9 @@ class Bench:
     def _made(self) -> DocumentStore:
         if self.server is None:
             return FileDocument(self._folder / "topology.yaml")
+        if self.kind == "etcd":
+            # Each test has a prefix of its own: etcd has nothing to empty it by.
+            return EtcdDocument(f"etcd://{self.server.address}/tests/{self._folder.name}")
         url, access = self.server.entrance("queue")
         if self.kind != "regions":
             return QueueDocument(url, "eu", access)
@@ -56,19 +64,21 @@ class Bench:
         return QueueDocuments({"eu": QueueDocument(url, "eu", access), "us": QueueDocument(other, "us")})
 
 
-@pytest.fixture(scope="module", params=["file", "redis", "valkey", "guarded", "regions"])
+@pytest.fixture(scope="module", params=["file", *KINDS])
 def started(request: pytest.FixtureRequest) -> Iterator[tuple[str, RealServer | None]]:
     if request.param == "file":
         yield "file", None
         return
-    with KINDS["redis" if request.param == "regions" else request.param]() as server:
+    if request.param == "etcd" and ETCD is None:
+        pytest.skip("no etcd on PATH (apt-get install etcd-server)")
+    with KINDS[request.param]() as server:
         yield request.param, server
 
 
 @pytest.fixture
 async def bench(started: tuple[str, RealServer | None], tmp_path: Path) -> AsyncIterator[Bench]:
     kind, server = started
-    if server is not None:
+    if server is not None and kind != "etcd":
         admin = Redis.from_url(server.redis_url)
         await admin.flushall()
         await admin.aclose()
@@ -312,3 +322,21 @@ async def test_a_file_keeps_its_mode_and_its_history_is_its_owners(tmp_path: Pat
         for one in (path, *(tmp_path / "topology.yaml.history").iterdir())
     }
     assert modes == {"topology.yaml": 0o640, "1.json": 0o600, "2.json": 0o600, "lock": 0o600}
+
+
+async def test_another_member_of_etcd_is_asked_while_one_is_away(
+    started: tuple[str, RealServer | None],
+) -> None:
+    kind, server = started
+    if kind != "etcd" or server is None:
+        pytest.skip("about etcd alone")
+    store = EtcdDocument(f"etcd://127.0.0.1:1,{server.address}/two-members")
+    await store.compare_and_set(first := document(1), None)
+    assert await store.load() == first
+    await store.close()
+    away = EtcdDocument("etcd://127.0.0.1:1")
+    with pytest.raises(TierError, match=r"etcd 127\.0\.0\.1:1: "):
+        await away.load()
+    assert await away.look(None) is None
+    assert away.said["etcd 127.0.0.1:1"].startswith("out of reach: ")
+    await away.close()
