@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from cachesvc.changes.document.contract import HISTORY, ConflictError, Document, DocumentStore, Version
@@ -250,6 +251,36 @@ async def test_records_of_another_form_are_an_answer_that_cannot_be_read(
             await regions["eu"].newest()
         with pytest.raises(TierError):
             await regions["eu"].compare_and_set(document(9), None)
+
+
+async def test_a_version_that_nobody_with_a_key_has_sealed_is_not_taken(
+    servers: tuple[RealServer, RealServer], regions: dict[str, QueueDocument]
+) -> None:
+    """Somebody who writes to one queue can stop its region's place, and change nothing else."""
+    old, new = b"o" * 16, b"n" * 16
+    urls = {name: server.redis_url for name, server in zip(("eu", "us"), servers, strict=True)}
+    sealed = QueueDocuments({name: QueueDocument(url, name, keys=(new, old)) for name, url in urls.items()})
+    genuine = Document.of("version: 1\n", 1, keys=(old,))
+    await sealed.compare_and_set(genuine, None)
+    assert await sealed.look(None) == genuine
+    for number, forged in enumerate((document(2, "forged"), Document.of("", 3, keys=(b"x" * 16,))), 2):
+        await regions["eu"].compare_and_set(forged, await regions["eu"].newest())
+        assert await sealed.look(genuine.version) is None
+        assert f"version {number} is not sealed by a key" in sealed.said["eu"]
+        assert sealed.trouble.startswith("queue eu: version")
+        assert await sealed.load() == genuine
+    following = Document.of("version: 4\n", 4, keys=(new,))
+    missed = await sealed.compare_and_set(following, genuine.version)
+    assert [one.where for one in missed] == ["queue eu"]
+    assert await sealed.look(genuine.version) == following
+    await sealed.close()
+
+
+async def test_a_seal_is_of_the_whole_record() -> None:
+    version = Document.of("version: 1\n", 1, author="ann", at_us=5, reason="why", keys=(b"k" * 16,)).version
+    assert version.is_sealed((b"k" * 16,))
+    for field, other in (("number", 2), ("hash", "0"), ("author", "bob"), ("at_us", 6), ("reason", "")):
+        assert not replace(version, **{field: other}).is_sealed((b"k" * 16,))
 
 
 async def test_a_region_that_is_away_misses_a_version_and_is_brought_it(

@@ -38,11 +38,11 @@ PREFIX = "cachesvc"
 class EtcdDocument(DocumentStore):
     """The document below one prefix of an etcd cluster."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None, keys: Sequence[bytes] = ()) -> None:
         """`url` is `etcd://host:port,host:port/prefix`, or `etcds://…` for TLS."""
         scheme, _, rest = url.partition("://")
         members, _, prefix = rest.partition("/")
-        super().__init__(f"etcd {members}")
+        super().__init__(f"etcd {members}", keys)
         http = "https" if scheme == "etcds" else "http"
         self._members = [f"{http}://{member}" for member in members.split(",")]
         self._prefix = prefix.strip("/") or PREFIX
@@ -51,7 +51,7 @@ class EtcdDocument(DocumentStore):
 
     async def newest(self) -> Version | None:
         found = await self._range("newest")
-        return self._known(found[0]) if found else None
+        return self._genuine(self._known(found[0])) if found else None
 
     async def load(self, number: int | None = None) -> Document | None:
         if number is None:
@@ -64,7 +64,7 @@ class EtcdDocument(DocumentStore):
             text = texts[0].decode()
         except UnicodeDecodeError as error:
             raise UnreadableAnswerError(self.where, "a text that is not UTF-8") from error
-        return Document(self._known(records[0]), text).checked(self.where)
+        return Document(self._genuine(self._known(records[0])), text).checked(self.where)
 
     async def compare_and_set(self, document: Document, expected: Version | None) -> Sequence[TierError]:
         if len(document.text.encode()) > LARGEST_BYTES:
