@@ -11,7 +11,7 @@ The last good document from a numbered store is kept on disk (`changes/document/
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -29,6 +29,8 @@ from cachesvc.telemetry.outage import Outage
 log = logging.getLogger(__name__)
 
 HASH_DIGITS = 12
+STEP_SECONDS = 10.0
+"""One step of the loop: a loop that does not end a step for long counts as stuck."""
 NAMED = 8
 """The most fields that a line names."""
 
@@ -70,6 +72,7 @@ class TopologyDocument:
         self.loop = Loop("changes of the topology document")
         self._refused = ""
         self._turn = asyncio.Lock()
+        self._watching: asyncio.Task[Document] | None = None
         if known is not None:
             store.accepted(known)
 
@@ -103,22 +106,30 @@ class TopologyDocument:
         try:
             await self.loop.run(self._follow)
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait([self._watching])
             await self.store.close()
 
     async def _follow(self) -> None:
-        await self._meet(self.store.watch(self._known))
+        """Waits for another document for some seconds; the watch goes on over several such steps."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self.store.watch(self._known), name=self.loop.name)
+        done, _ = await asyncio.wait([self._watching], timeout=STEP_SECONDS)
+        if done:
+            watched, self._watching = self._watching, None
+            await self._take_in(watched.result())
 
     async def look(self) -> None:
         """Looks whether there is another document, and takes what may change if it is right."""
-        await self._meet(self.store.look(self._known))
-
-    async def _meet(self, coming: Awaitable[Document | None]) -> None:
-        document = await coming
-        if document is not None:
-            async with self._turn:
-                await self._take_in(document)
+        if (document := await self.store.look(self._known)) is not None:
+            await self._take_in(document)
 
     async def _take_in(self, document: Document) -> None:
+        async with self._turn:
+            await self._take_or_refuse(document)
+
+    async def _take_or_refuse(self, document: Document) -> None:
         if document.version == self._known:  # SIGHUP and the watch have found the same one
             return
         try:
