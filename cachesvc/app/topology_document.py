@@ -11,11 +11,12 @@ The last good document from a numbered store is kept on disk (`changes/document/
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from cachesvc.app.paced import without_collections
 from cachesvc.changes.document.contract import Document, DocumentStore
 from cachesvc.changes.document.kept import KeptDocument
 from cachesvc.config.live import Path as FieldPath
@@ -42,13 +43,15 @@ class TopologyDocument:
         self,
         store: DocumentStore,
         topology: Topology,
-        take: Callable[[Topology], None],
+        take: Callable[[Topology], Awaitable[None]],
         service: Service | None = None,
         *,
         known: Document | None = None,
         kept: KeptDocument | None = None,
     ) -> None:
         """`topology` is what the instance has started with; `take` is called with another one.
+
+        A `ConfigError` that `take` raises means that nothing has changed.
 
         `known` is the same as the store had it, if it comes from there. A document that does not go
         together with `service` is wrong. Good documents are written into `kept`.
@@ -71,6 +74,8 @@ class TopologyDocument:
         self._outage = Outage(f"taking the topology document of {store.where}", log)
         self.loop = Loop("changes of the topology document")
         self._refused = ""
+        self._to_try_again: Document | None = None
+        """The document that was refused: what it needs, such as a file, may come later."""
         self._turn = asyncio.Lock()
         self._watching: asyncio.Task[Document] | None = None
         if known is not None:
@@ -119,6 +124,9 @@ class TopologyDocument:
         if done:
             watched, self._watching = self._watching, None
             await self._take_in(watched.result())
+        elif self._to_try_again is not None:
+            async with self._turn:
+                await self._take_or_refuse(self._to_try_again)
 
     async def look(self) -> None:
         """Looks whether there is another document, and takes what may change if it is right."""
@@ -127,26 +135,26 @@ class TopologyDocument:
 
     async def _take_in(self, document: Document) -> None:
         async with self._turn:
-            await self._take_or_refuse(document)
+            if document.version != self._known:  # SIGHUP and the watch have not found the same one
+                self._known = document.version
+                await self._take_or_refuse(document)
 
     async def _take_or_refuse(self, document: Document) -> None:
-        if document.version == self._known:  # SIGHUP and the watch have found the same one
-            return
         try:
-            found, topology, waits = await asyncio.to_thread(self._read, document)
-            content = await asyncio.to_thread(content_of, found)
+            found, topology, waits, paths, content = await asyncio.to_thread(self._read, document)
+            if paths:
+                await self._take(topology)
         except ConfigError as error:
-            self._known = document.version
+            self._to_try_again = document
             self._refused = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
             return
-        self._known = self.version = document.version
+        self._to_try_again, self.version = None, document.version
         self._refused, self.found, self.content = "", found, content
         if self._outage.is_on:
             self._outage.worked()
-        if paths := list(changed(self._topology, topology)):
+        if paths:
             self._topology = topology
-            self._take(topology)
             log.info("the topology document has changed, in force: %s", named(paths))
         if waits and waits != self.waiting:
             log.warning("the topology document has changed, in force after a restart: %s", named(waits))
@@ -155,19 +163,23 @@ class TopologyDocument:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.keep, document)
 
-    def _read(self, document: Document) -> tuple[Topology, Topology, list[FieldPath]]:
-        """Returns the document, what is in force of it, and what waits for a restart.
+    def _read(self, document: Document) -> tuple[Topology, Topology, list[FieldPath], list[FieldPath], str]:
+        """Returns the document, and the topology that is to be in force.
 
-        Raises `ConfigError`.
+        Then come the fields that wait for a restart, those that are to be in force from now on, and the
+        hash of what the document says. Raises `ConfigError`.
         """
         name = self.store.where
-        topology = topology_of(document.text, name)
+        with without_collections():
+            topology = topology_of(document.text, name)
         if self._service is not None:
             check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{name}: $.callers", why)
-        return topology, taken(self._topology, topology), waiting(self._topology, topology)
+        to_be = taken(self._topology, topology)
+        paths = list(changed(self._topology, to_be))
+        return topology, to_be, waiting(to_be, topology), paths, content_of(topology)
 
 
 def content_of(topology: Topology) -> str:

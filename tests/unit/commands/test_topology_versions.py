@@ -72,7 +72,7 @@ def test_a_version_is_put_shown_listed_and_taken_back(fleet: Fleet) -> None:
     assert "namespaces.pages.ttl: 5m → 6m" in said
     code, got = fleet.type("get")
     assert (code, got) == (0, fleet.text(version=4, ttl="6m").replace("version: 4", f"version: {first}"))
-    code, said = fleet.put(got.replace("6m", "7m"))
+    code, said = fleet.put(got.replace("ttl: 6m", "ttl: 7m"))
     assert (code, said.splitlines()[-1]) == (2, f"version {first + 1} is in force")
 
     code, listed = fleet.type("history")
@@ -84,7 +84,7 @@ def test_a_version_is_put_shown_listed_and_taken_back(fleet: Fleet) -> None:
     assert (code, said.splitlines()[-1]) == (2, f"version {first + 2} is in force")
     assert "namespaces.pages.ttl: 7m → 6m" in said
     assert fleet.type("get")[1] == got.replace(f"version: {first}", f"version: {first + 2}")
-    assert fleet.type("get", str(first + 1))[1] == got.replace("6m", "7m").replace(
+    assert fleet.type("get", str(first + 1))[1] == got.replace("ttl: 6m", "ttl: 7m").replace(
         f"version: {first}", f"version: {first + 1}"
     )
     newest = json.loads(fleet.type("history", "--json")[1])[0]
