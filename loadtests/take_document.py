@@ -70,7 +70,7 @@ async def _measure(path: Path, url: str, namespaces: int, cells: int) -> None:
 
 async def _change(app: App, path: Path, name: str, document: dict[str, Any]) -> None:
     """Prints what it costs to take this document over."""
-    assert app._read_again is not None
+    assert app._document is not None
     await asyncio.sleep(1.5)
     if len(document) > 1:
         await asyncio.to_thread(path.write_text, json.dumps(document))
@@ -78,7 +78,7 @@ async def _change(app: App, path: Path, name: str, document: dict[str, Any]) -> 
     await asyncio.sleep(0.05)
     began, cpu = time.perf_counter(), time.process_time()
     if len(document) > 1:
-        await app._read_again.look()
+        await app._document.look()
     else:
         await asyncio.sleep(3)
     took, busy = time.perf_counter() - began, time.process_time() - cpu

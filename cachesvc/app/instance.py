@@ -14,6 +14,7 @@ import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
@@ -26,13 +27,16 @@ from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
 from cachesvc.app.paced import paced
 from cachesvc.app.tasks import Tasks
-from cachesvc.app.topology_file import TopologyFile
+from cachesvc.app.topology_document import TopologyDocument
+from cachesvc.app.topology_store import Started, kept_by, opened
+from cachesvc.changes.document.contract import Document
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
+from cachesvc.changes.strangers import Strangers
 from cachesvc.config.contracts import Contracts
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Region, Topology
 from cachesvc.config.workers import Worker
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
 from cachesvc.telemetry.loops import Loop, Loops
@@ -40,7 +44,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble
+from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble, stranger
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
@@ -63,13 +67,15 @@ class App:
         topology: Topology,
         *,
         topology_file: Path | None = None,
+        known: Document | None = None,
         worker: Worker | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`topology_file` is the document that is read again (`topology_file.py`); None: it stays.
+        """`topology_file` is the document, or its seed (`topology_document.py`); None: it stays.
 
-        `worker` is None for an instance that is no worker of several.
+        `known` is the document as the store had it, if it comes from there. `worker` is None for an
+        instance that is no worker of several.
         """
         self._worker = worker
         self.service = service
@@ -145,10 +151,17 @@ class App:
                 service.server.operations.tls, "server.operations.tls"
             ),
         )
-        self._read_again: TopologyFile | None = None
+        self._document: TopologyDocument | None = None
+        self._strangers: Strangers | None = None
         if topology_file is not None:
-            self._read_again = TopologyFile(topology_file, topology, self._take, service)
-            self._loops.watch([self._read_again.loop])
+            store = opened(service, topology, topology_file, self._certificates)
+            self._document = TopologyDocument(
+                store, topology, self._take, service, known=known, kept=kept_by(service)
+            )
+            self._strangers = Strangers(
+                self._backends.streams[service.region], partial(_regions_of, self._document)
+            )
+            self._loops.watch([self._document.loop, self._strangers.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
             self._loops.watch((self._certificates.loop,))
@@ -212,7 +225,9 @@ class App:
         )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
-        metrics.watch("document", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document", lambda: int(self._document is not None and self._document.is_outdated))
+        metrics.watch("document_info", self._document_info)
+        metrics.watch("strangers", lambda: len(self._outside()))
         metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
@@ -296,8 +311,10 @@ class App:
         self._tasks.spawn(self.paths.warm_restart.take(self._is_settled), "snapshot of L1")
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
-        if self._read_again is not None:
-            self._tasks.spawn(self._read_again.run(), self._read_again.loop.name)
+        if self._document is not None:
+            self._tasks.spawn(self._document.run(), self._document.loop.name)
+        if self._strangers is not None:
+            self._tasks.spawn(self._strangers.run(), self._strangers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
         if self._certificates.is_used:
@@ -349,12 +366,27 @@ class App:
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
+            "document": self._document.state() if self._document is not None else {},
             "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
         }
 
     def _waiting(self) -> Sequence[FieldPath]:
-        return self._read_again.waiting if self._read_again is not None else ()
+        return self._document.waiting if self._document is not None else ()
+
+    def _document_info(self) -> Mapping[tuple[str, ...], int]:
+        if self._document is None:
+            return {}
+        return {(str(self._document.found.version), self._document.content): 1}
+
+    def _outside(self) -> Sequence[str]:
+        return self._strangers.names if self._strangers is not None else ()
+
+    def reload(self) -> None:
+        """Looks at the store of the topology document and at certificates now."""
+        if self._document is not None:
+            self._tasks.spawn(self._document.look(), "look at the topology document")
+        self._tasks.spawn(asyncio.to_thread(self._certificates.look), "look at certificates")
 
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
@@ -362,9 +394,10 @@ class App:
         servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        outdated = self._read_again.trouble if self._read_again is not None else ""
+        outdated = self._document.trouble if self._document is not None else ""
         return [
             *([outdated] if outdated else []),
+            *map(stranger, self._outside()),
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),
@@ -376,24 +409,22 @@ class App:
 
 async def serve(
     service: Service,
-    topology: Topology,
+    started: Started,
     *,
-    topology_file: Path | None = None,
     worker: Worker | None = None,
     ready: Callable[[int, str], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
-    `topology_file` is the document that is read again (`topology_file.py`).
     """
     raise_descriptor_limit()
-    app = App(service, topology, topology_file=topology_file, worker=worker)
+    app = App(service, started.topology, topology_file=started.file, known=started.known, worker=worker)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")
+    loop.add_signal_handler(signal.SIGHUP, _reload, app)
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # a start may hang, for instance in the look-up of `server.host`
@@ -405,6 +436,15 @@ async def serve(
         await stopped
     finally:
         await app.stop()
+
+
+def _reload(app: App) -> None:
+    log.warning("SIGHUP: the topology document and certificates are read; other settings at a start only")
+    app.reload()
+
+
+def _regions_of(document: TopologyDocument) -> Mapping[str, Region]:
+    return document.found.regions
 
 
 def _state(feed: FenceFeed) -> str:

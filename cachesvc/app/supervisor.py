@@ -140,7 +140,7 @@ class Supervisor:
         if any(number in heard for number in _ASKED_TO_STOP):
             return False
         if signal.SIGHUP in heard:
-            log.warning("SIGHUP: settings are read at the start only")
+            self._signal(signal.SIGHUP)
         return self._look_after()
 
     def _seconds_to_next_look(self) -> float | None:

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cachesvc.config.addresses import host_fault, http_fault
+from cachesvc.config.addresses import host_fault, http_fault, store_fault
 from cachesvc.config.bearer import bearer_headers
 from cachesvc.config.callers import Callers, check_anonymous, has_secrets
-from cachesvc.config.document import Secret, parse, read_struct
+from cachesvc.config.document import Secret, parse, parse_text, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
 from cachesvc.config.logins import (
@@ -406,6 +406,32 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     `auto` is `console` on a terminal and `json` otherwise."""
 
 
+class TopologyDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where this instance finds the topology document, and the versions that come after it."""
+
+    store: str = "file"
+    """`file`: in the file of `--topology`, which is looked at twice a second. `queue`: in the
+    queues of all regions, where `cachesvc topology put` writes it. `etcd://host:port,host:port/prefix`
+    (`etcds://…` with TLS): in etcd, below the prefix (`cachesvc` if none is given). With `queue` and
+    etcd the file is the seed: an instance starts with it if it reaches no store and has kept no later
+    version, and `queue` finds the queues by it."""
+    directory: str = ""
+    """The directory, on a local disk, in which this instance keeps the last good document that
+    came from a store: a file for each instance, which only its user can read, as it holds the
+    document's secrets. A start without the store takes it, unless the seed has a later version.
+    Empty: nothing is kept, and such a start takes the seed."""
+    keys: Secret = ""
+    """The keys that seal versions in a store: 1 or 2 secrets of 32 to 128 hexadecimal digits,
+    separated by a space. `cachesvc topology put` seals by the first; a version that either has sealed
+    is taken, and no other one. All instances and operators of a deployment need the same ones. Empty:
+    versions are not sealed, and whoever writes to the store can change all of the document. They are
+    never logged or shown."""
+    keys_file: str = ""
+    """The path of a file with these keys, in place of `keys`.
+
+    A line break separates them, too. It is read at the start."""
+
+
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The service document: one instance and its settings. Every field has a default."""
 
@@ -437,6 +463,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Traces, metrics and logs."""
+    document: TopologyDocument = field(default_factory=TopologyDocument)
+    """Where the topology document is."""
     zone: str = ""
     """The zone of this instance in its region; its name is formed like a region's. Empty: the
     one that the topology has for it (`regions.NAME.zones`). With `rings: zone` it says which
@@ -464,7 +492,11 @@ def read_service(
     """
     document = overridden(_parsed(path, found), Service, environ, found)
     service = read_struct(document, Service, found=found)
-    service = replace(service, l2=_with_keys_of_file(service.l2, found))
+    service = replace(
+        service,
+        l2=_with_keys_of_file(service.l2, found),
+        document=_with_document_keys(service.document, found),
+    )
     check_service(service, found)
     return service, document.keys()
 
@@ -488,17 +520,43 @@ def _with_keys_of_file(l2: L2, found: Mistakes) -> L2:
         return l2
 
 
-def _note_seal_keys(text: str, found: Mistakes) -> None:
+def _with_document_keys(document: TopologyDocument, found: Mistakes) -> TopologyDocument:
+    """Returns the settings with the text of `keys_file`, if there is one, as `keys`."""
+    if not document.keys_file:
+        return document
+    found.require(
+        not document.keys, "$.document.keys", "is given beside document.keys_file: keep one of them"
+    )
     try:
-        seal_keys(text)
+        return replace(document, keys=read_seal_keys(document.keys_file, "$.document.keys_file"))
     except ConfigError as error:
-        found.note_unread("$.l2.seal_keys", error.why)
+        found.note_unread("$.document.keys_file", error.why)
+        return document
+
+
+def _note_seal_keys(text: str, path: str, found: Mistakes) -> None:
+    try:
+        seal_keys(text, path)
+    except ConfigError as error:
+        found.note_unread(path, error.why)
 
 
 def load_topology(path: Path) -> Topology:
     """Returns the shared document at `path`. Raises `ConfigError` with every mistake."""
     found = Mistakes()
     topology = read_topology(path, found)
+    found.end()
+    return topology
+
+
+def topology_of(text: str, name: str) -> Topology:
+    """Returns the shared document of this text; `name` stands in the messages of errors.
+
+    Raises `ConfigError` with every mistake.
+    """
+    found = Mistakes()
+    topology = read_struct(parse_text(text, name=name, found=found), Topology, found=found)
+    check_topology(topology, found)
     found.end()
     return topology
 
@@ -556,13 +614,16 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         found.require(service.l2.gutter_ttl >= 1_000_000, "$.l2.gutter_ttl", "must be at least 1s")
         _check_breakers(service.breakers, found)
         _check_journal(service, found)
-        _note_seal_keys(service.l2.seal_keys, found)
+        _note_seal_keys(service.l2.seal_keys, "$.l2.seal_keys", found)
+        _note_seal_keys(service.document.keys, "$.document.keys", found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
         check_redis_logins(service.redis, found)
         check_redis_login(service.sentinel, "$.sentinel", found)
         check_listener(service.server.tls, "$.server.tls", found)
         check_listener(service.server.operations.tls, "$.server.operations.tls", found)
         check_clients(service.tls, "$.tls", found)
+        fault = store_fault(service.document.store)
+        found.require(not fault, "$.document.store", fault)
         _check_coherence(service.coherence, found)
         _check_telemetry(service.telemetry, found)
         found.require(
