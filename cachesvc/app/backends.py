@@ -33,10 +33,12 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
 from cachesvc.telemetry.troubles import (
+    relay_left_alone,
     server_trouble,
     silent_cell,
     silent_memcached,
     silent_origin,
+    silent_peer,
     silent_queue,
 )
 from cachesvc.tiers.batching import Batcher
@@ -171,6 +173,7 @@ class Backends:
             },
             service.server.peer_token_file,
             certificates.clients("instances"),
+            breakers=BreakerPool(service.breakers),
         )
         retention = service.coherence.fence_retention
         self.streams = {
@@ -360,6 +363,8 @@ class Backends:
                 yield server_trouble(f"the origin of {name}", loader.trouble)
             elif self._origin_breakers[name].is_silent:
                 yield silent_origin(name)
+        yield from (silent_peer(name) for name, one in self.peers.breakers.items() if one.is_silent)
+        yield from (relay_left_alone(name) for name, one in self.relaying.breakers.items() if one.is_silent)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
@@ -486,12 +491,14 @@ class Backends:
 
     def _breakers(self) -> Iterator[tuple[tuple[str, str], Breaker]]:
         """The breakers by kind and name of their server."""
-        pools = {
+        pools: dict[str, BreakerPool | dict[str, Breaker]] = {
             "memcached": self._memcached_breakers,
             "gutter": self._gutter_breakers,
             "cell": self._cell_breakers,
             "queue": self._queue_breakers,
             "origin": self._origin_breakers,
+            "peer": self.peers.breakers,
+            "relay": self.relaying.breakers,
         }
         for kind, pool in pools.items():
             yield from (((kind, name), breaker) for name, breaker in pool.items())

@@ -284,7 +284,8 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
 class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
     """When servers that fail are left alone, and how they are tried again.
 
-    This holds for each memcached server, cell, queue and origin by itself.
+    This holds for each memcached server, cell, queue and origin by itself, and for each other
+    instance that is asked for explanations. Relays have longer pauses, from 1 s to 30 s.
     """
 
     failures: int = 5

@@ -16,8 +16,13 @@ import pytest
 from cachesvc.app.backends import Backends
 from cachesvc.app.supervisor import Supervisor
 from cachesvc.changes.redis.changes import RedisChanges
+from cachesvc.changes.relay.follower import RelayedFollower
+from cachesvc.changes.relay.relay import Relay
 from cachesvc.config.service import L2, L3, Breakers, Coherence, Service
 from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.explain.answer import Question
+from cachesvc.explain.peers import HttpPeers
+from cachesvc.explain.waits import Waits
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
@@ -32,12 +37,16 @@ from cachesvc.tiers.origin.guarded import GuardedLoader
 from cachesvc.tiers.tls import Certificates
 from tests.contracts.test_far_servers import far
 from tests.doubles.loaders import ScriptedLoader
+from tests.doubles.memory_queue import MemoryFenceStream, MemoryQueue
 from tests.doubles.mutants_backends import BACKENDS, unprotected
+from tests.doubles.relays import RelayDoor
 from tests.doubles.servers import RealServer, memcached_server, redis_server
 from tests.doubles.waiting import until
 
 SOON = Duration.parse("20ms")
 CALLS = 30
+FOLLOWED_CALLS = 100
+"""Calls, each 10 ms after the one before, while sentinels are looked at every 50 ms."""
 CLOCK = SystemClock()
 
 
@@ -180,6 +189,29 @@ async def loads_that_wait_for_an_origin(_: Servers) -> float:
     return len(origin.calls)
 
 
+async def questions_that_wait_for_another_instance(_: Servers) -> float:
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        breakers = BreakerPool(Breakers(), now=Seconds())
+        asking = HttpPeers({("eu", "eu-b"): url}, breakers=breakers)
+        asking._waits = Waits(SOON.seconds, SOON.seconds)
+        await asking.start()
+        said = [(await asking.ask(keys(1)[0], Question()))[0].unavailable for _call in range(CALLS)]
+        await asking.stop()
+        return sum(why.startswith("no answer") for why in said)
+
+
+async def tries_of_a_relay_that_is_away(_: Servers) -> float:
+    stream = MemoryFenceStream(MemoryQueue(CLOCK), "here", skew_us=100_000, retention_us=1 << 50)
+    door = RelayDoor(lambda: Relay("here", 1 << 20))
+    door.is_away = True
+    follower = RelayedFollower(stream, [door.way], None, CLOCK, skew_us=100_000, heartbeat_seconds=0.5)
+    await follower.open()
+    for _call in range(CALLS):
+        await follower.read(wait_seconds=0)
+    return follower.left
+
+
 async def tries_at_a_closed_port(servers: Servers) -> float:
     servers.cell.kill()
     try:
@@ -292,7 +324,7 @@ async def changes_that_a_replaced_master_takes(servers: Servers) -> float:
         assert changes.master == f"127.0.0.1:{servers.cell.port}"
         master, epoch = servers.other, 2
         taken = 0
-        for _ in range(CALLS):
+        for _ in range(FOLLOWED_CALLS):
             await asyncio.sleep(0.01)
             with suppress(TierError):
                 await changes.append(Change("docs", keys=("a",)))
@@ -325,6 +357,8 @@ FIGURES: dict[str, tuple[Figure, float]] = {
     "breaker of cells": (reads_that_wait_for_a_cell, 10),
     "breaker of queues": (changes_that_wait_for_a_queue, 10),
     "breaker of origins": (loads_that_wait_for_an_origin, 5),
+    "breaker of other instances": (questions_that_wait_for_another_instance, 5),
+    "breaker of relays": (tries_of_a_relay_that_is_away, 3),
     "refused connections": (tries_at_a_closed_port, 3),
     "late answers": (answers_of_a_slow_server, 5),
     "growing pauses": (probes_in_a_minute, 63),
@@ -333,7 +367,7 @@ FIGURES: dict[str, tuple[Figure, float]] = {
     "part of a pool": (servers_left_alone_at_once, 4),
     "gutter": (misses_in_l2_of_a_killed_server, 0),
     "round trips": (failed_reads_of_a_far_cell, 1),
-    "following sentinels": (changes_that_a_replaced_master_takes, 20),
+    "following sentinels": (changes_that_a_replaced_master_takes, 60),
     "watch over workers": (minutes_that_a_hung_worker_is_left, 0.2),
 }
 """The measure of each protection, and the most that it is with the protection."""

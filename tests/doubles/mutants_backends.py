@@ -26,6 +26,14 @@ BACKENDS: dict[str, Sequence[Edit]] = {
     "breaker of origins": [
         InPython("cachesvc.tiers.origin.guarded:GuardedLoader.load", "not breaker.admits()", "False"),
     ],
+    "breaker of other instances": [
+        InPython("cachesvc.explain.peers:HttpPeers._ask", "not breaker.admits()", "False"),
+    ],
+    "breaker of relays": [
+        InPython(
+            "cachesvc.changes.relay.follower:RelayedFollower._connect", "not way.breaker.admits()", "False"
+        ),
+    ],
     "refused connections": [
         InPython(BREAKER + "Breaker.failed", "at_once or self._fails", "self._fails"),
     ],
