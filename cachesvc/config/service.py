@@ -226,6 +226,10 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     added."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
+    warm_up: Duration = Duration.parse("5m")
+    """How long after a change of the region's memcached servers a key that its server does not
+    have is asked for at the server that had it before. What is found there is judged as any copy, and
+    copied. Another change ends it. 0: not at all."""
     gutter_ttl: Duration = Duration.parse("10s")
     """The longest time that a memcached server of the region's `gutter` keeps a copy; at least
     1s, and in whole seconds, rounded up. The longer it is, the fewer keys of a server that is away are
@@ -343,11 +347,11 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     differ by more. The larger it is, the longer after an invalidation of a tag or a namespace fills
     of its entries are refused, and puts of them wait."""
     sketch_slots: int = 1 << 21
-    """The most slots per row of the fence sketch, in which an instance remembers fences: a power of
-    two, 1024 to 2^30. A slot takes 16 bytes of memory (two rows of 8 bytes; 32MiB by default). A
-    sketch begins with 65,536 slots (1MiB), and doubles with the number of targets that are fenced
-    in `l3.retention`. At least 4 × fences per second × the longest TTL in L2 in seconds: with
-    fewer, more copies are refused without need, and never a stale one answered."""
+    """The most slots per row of the fence sketch, in which an instance remembers fences: a
+    power of two, 1024 to 2^30. A slot takes 16 bytes of memory (two rows of 8 bytes; 32MiB by
+    default). A sketch begins with 65,536 slots (1MiB), and doubles with the number of targets that
+    are fenced in `l3.retention`. At least 4 × fences per second × the longest TTL in L2 in seconds:
+    with fewer, more copies are refused without need, and never a stale one answered."""
     heartbeat: Duration = Duration.parse("500ms")
     """The pause between two heartbeats of a region, which one of its instances sends.
     A heartbeat says up to which time all changes have been applied, so the staleness bound rises by

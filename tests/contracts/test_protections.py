@@ -15,6 +15,7 @@ import pytest
 
 from cachesvc.app.backends import Backends
 from cachesvc.app.supervisor import Supervisor
+from cachesvc.app.tasks import Tasks
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.relay.follower import RelayedFollower
 from cachesvc.changes.relay.relay import Relay
@@ -82,8 +83,9 @@ class Servers:
             l3=L3(timeout=SOON, connect_timeout=SOON),
             coherence=Coherence(sketch_slots=1 << 12),
         )
+        tasks = Tasks()
         made = await asyncio.to_thread(  # it reads files
-            lambda: Backends(service, topology, Placement(topology), CLOCK, Certificates(service))
+            lambda: Backends(service, topology, Placement(topology), CLOCK, Certificates(service), tasks)
         )
         for part in made.parts():
             await part.start()
@@ -92,6 +94,7 @@ class Servers:
         finally:
             for part in reversed(made.parts()):
                 await part.stop()
+            await tasks.stop()
 
 
 @pytest.fixture(scope="module")
@@ -125,20 +128,20 @@ def entry() -> Entry:
 
 async def reads_that_wait_for_memcached(servers: Servers) -> float:
     async with servers.backends() as backends:
-        (waits,) = (one.durations["gets"] for one in backends._measured.values())
+        (waits,) = (one.durations["gets"] for one in backends.memcached.measured.values())
         await until("it answers", lambda: _is_hit_or_miss(backends))
         before = waits.cumulative()[-1]
         servers.memcached.pause()
         try:
             for key in keys(CALLS):
-                await backends.l2.get_many([key])
+                await backends.memcached.l2.get_many([key])
         finally:
             servers.memcached.resume()
         return waits.cumulative()[-1] - before
 
 
 async def _is_hit_or_miss(backends: Backends) -> bool:
-    (found,) = await backends.l2.get_many(keys(1))
+    (found,) = await backends.memcached.l2.get_many(keys(1))
     return not isinstance(found, TierError)
 
 
@@ -285,10 +288,10 @@ async def misses_in_l2_of_a_killed_server(servers: Servers) -> float:
         await until("it answers", lambda: _is_hit_or_miss(backends))
         servers.memcached.kill()
         try:
-            while not backends._memcached_breakers["m0"].is_open:
-                await backends.l2.get_many(keys(1))
-            await backends.l2.set_many([(key, entry()) for key in keys(CALLS)])
-            found = await backends.l2.get_many(keys(CALLS))
+            while not backends.memcached.breakers["memcached"]["m0"].is_open:
+                await backends.memcached.l2.get_many(keys(1))
+            await backends.memcached.l2.set_many([(key, entry()) for key in keys(CALLS)])
+            found = await backends.memcached.l2.get_many(keys(CALLS))
         finally:
             await asyncio.to_thread(servers.memcached.restart)
         return sum(not isinstance(one, Entry) for one in found)

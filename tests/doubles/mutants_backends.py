@@ -51,8 +51,8 @@ BACKENDS: dict[str, Sequence[Edit]] = {
     ],
     "part of a pool": [InPython(BREAKER + "Breaker.failed", "self._may_open()", "True")],
     "gutter": [
-        InPython(GUARDED + "get_many", "self._gutter is None", "True"),
-        InPython(GUARDED + "set_many", "self._gutter is None", "True"),
+        InPython(GUARDED + "get_many", "self.gutter is None", "True"),
+        InPython(GUARDED + "set_many", "self.gutter is None", "True"),
     ],
     "round trips": [
         InPython("cachesvc.tiers.round_trip:RoundTrip.saw", "self.samples += 1", "return"),

@@ -148,7 +148,7 @@ async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_be
     assert await i0.value("a") == b"1"
 
 
-async def test_trace_84_a_sketch_that_doubles_must_not_forget() -> None:
+async def test_trace_86_a_sketch_that_doubles_must_not_forget() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fence_sketch, "FIRST_SLOTS", 64)
         far = FarSide()
