@@ -31,8 +31,10 @@ from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.troubles import (
+    relay_left_alone,
     server_trouble,
     silent_cell,
+    silent_peer,
     silent_queue,
 )
 from cachesvc.tiers.batching import Batcher
@@ -120,6 +122,7 @@ class Backends:
             },
             service.server.peer_token_file,
             certificates.clients("instances"),
+            breakers=BreakerPool(service.breakers),
         )
         retention = service.coherence.fence_retention
         self.streams = {
@@ -217,6 +220,8 @@ class Backends:
         )
         yield from self.memcached.troubles()
         yield from self.origins.troubles()
+        yield from (silent_peer(name) for name, one in self.peers.breakers.items() if one.is_silent)
+        yield from (relay_left_alone(name) for name, one in self.relaying.breakers.items() if one.is_silent)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
@@ -298,11 +303,13 @@ class Backends:
 
     def _breakers(self) -> Iterator[tuple[tuple[str, str], Breaker]]:
         """The breakers by kind and name of their server."""
-        pools = {
+        pools: dict[str, BreakerPool | dict[str, Breaker]] = {
             **self.memcached.breakers,
             "cell": self._cell_breakers,
             "queue": self._queue_breakers,
             "origin": self.origins.breakers,
+            "peer": self.peers.breakers,
+            "relay": self.relaying.breakers,
         }
         for kind, pool in pools.items():
             yield from (((kind, name), breaker) for name, breaker in pool.items())

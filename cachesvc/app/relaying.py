@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from xxhash import xxh3_64_intdigest
 
 from cachesvc.changes.contract import FenceStream, Followed
-from cachesvc.changes.relay.follower import RelayedFollower, RelayWay
+from cachesvc.changes.relay.follower import RelayedFollower, RelayWay, relay_breaker
 from cachesvc.changes.relay.relay import Relay
 from cachesvc.changes.relay.wires import HttpRelays, socket_dial
 from cachesvc.config.service import Service
@@ -21,6 +21,7 @@ from cachesvc.config.topology import Region, Topology
 from cachesvc.config.workers import Worker, socket_of
 from cachesvc.model.clock import Clock
 from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.tiers.breaker import Breaker
 
 
 class Relaying:
@@ -44,6 +45,8 @@ class Relaying:
         self._here = here = topology.regions[service.region]
         self._region, self._name = service.region, service.instance
         self._http = HttpRelays(token_file, tls)
+        self.breakers: dict[str, Breaker] = {}
+        """Those of the relays that may be followed, by name; the same for all regions."""
         log_bytes = service.coherence.relay_log
         self._first = worker if worker is not None and log_bytes and not worker.is_first else None
         """The worker that this instance is, if it reads from the first one of its host."""
@@ -98,13 +101,17 @@ class Relaying:
 
     def _ways(self, region: str) -> Sequence[RelayWay]:
         ways = [
-            RelayWay(name, self._http.dial(self._here.operations_of(name), region))
+            RelayWay(name, self._http.dial(self._here.operations_of(name), region), self._breaker(name))
             for name in relays_for(self._name, self._here)
         ]
         worker = self._first
         if worker is None or self._name in self._here.relays:
             return ways
-        return [RelayWay(worker.names[0], socket_dial(socket_of(worker, 0), region)), *ways]
+        first = worker.names[0]
+        return [RelayWay(first, socket_dial(socket_of(worker, 0), region), self._breaker(first)), *ways]
+
+    def _breaker(self, relay: str) -> Breaker:
+        return self.breakers.setdefault(relay, relay_breaker())
 
 
 def relays_for(instance: str, region: Region) -> Sequence[str]:

@@ -10,7 +10,7 @@ them stand the floor, the watermark of each region's feed, the unapplied fences 
 merges (`recent_merges.py`).
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -26,6 +26,8 @@ from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
 from cachesvc.model.fence import EVERYTHING, Fence, Issuers
 
+_LOOKS = 64
+"""The sketches are looked at whenever merges have come for so small a part of their slots."""
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
 _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
 MOST_UNAPPLIED = 1 << 16
@@ -80,6 +82,8 @@ class FenceStatistics(Struct, frozen=True):
 
     For entries as old as the longest L2 TTL.
     """
+    sketch_bytes: int
+    """The size of the sketches, of hard and of soft fences."""
     floor_raises: int
     """Times that the floor rose."""
 
@@ -145,6 +149,10 @@ class Fences:
         self._soft = FenceSketch(slots)
         self._mask = self._hard.mask
         self._row0, self._row1 = self._hard.rows
+        self._room_at = self._hard.slots // _LOOKS
+        """The number of the merge at which the sketches are looked at, whether they are full."""
+        self._looks: deque[tuple[int, int]] = deque([(0, 0)])
+        """Times of such looks, and the numbers of the merges until then; the first is old."""
         self._namespaces: dict[str, int] = {}
         self._soft_namespaces: dict[str, int] = {}
         self.has_soft = False
@@ -249,7 +257,22 @@ class Fences:
         self.version += 1
         if own:
             self._own += len(fences)
+        if self.merged >= self._room_at:
+            self._make_room(now_us)
         return touched
+
+    def _make_room(self, now_us: int) -> None:
+        """Has the sketches follow the number of fences that still matter to a copy."""
+        since = now_us - self._unapplied_us
+        self._looks.append((now_us, self.merged))
+        while self._looks[1][0] < since:
+            self._looks.popleft()
+        young = self.merged - self._looks[0][1]
+        if self._hard.make_room(young, since):
+            self._mask = self._hard.mask
+            self._row0, self._row1 = self._hard.rows
+        self._soft.make_room(young, since)
+        self._room_at = self.merged + self._hard.slots // _LOOKS
 
     def _note_cut(self, at: int) -> None:
         self._cut_from = min(self._cut_from or at, at)
@@ -645,5 +668,6 @@ class Fences:
             watermark=self.watermark,
             bound_us=self.bound_us(self._clock.now_us()),
             estimate=self.estimate(),
+            sketch_bytes=16 * (self._hard.slots + self._soft.slots),
             floor_raises=self._floor_raises,
         )

@@ -288,7 +288,8 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
 class Breakers(Struct, frozen=True, forbid_unknown_fields=True):
     """When servers that fail are left alone, and how they are tried again.
 
-    This holds for each memcached server, cell, queue and origin by itself.
+    This holds for each memcached server, cell, queue and origin by itself, and for each other
+    instance that is asked for explanations. Relays have longer pauses, from 1 s to 30 s.
     """
 
     failures: int = 5
@@ -346,10 +347,11 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     differ by more. The larger it is, the longer after an invalidation of a tag or a namespace fills
     of its entries are refused, and puts of them wait."""
     sketch_slots: int = 1 << 21
-    """The slots per row of the fence sketch, in which an instance remembers fences: a power of
-    two, 1024 to 2^30. It takes 16 bytes of memory per slot (two rows of 8 bytes; 32MiB by default).
-    At least 4 × fences per second × the longest TTL in L2 in seconds: with fewer, more copies are
-    refused without need, and never a stale one answered."""
+    """The most slots per row of the fence sketch, in which an instance remembers fences: a
+    power of two, 1024 to 2^30. A slot takes 16 bytes of memory (two rows of 8 bytes; 32MiB by
+    default). A sketch begins with 65,536 slots (1MiB), and doubles with the number of targets that
+    are fenced in `l3.retention`. At least 4 × fences per second × the longest TTL in L2 in seconds:
+    with fewer, more copies are refused without need, and never a stale one answered."""
     heartbeat: Duration = Duration.parse("500ms")
     """The pause between two heartbeats of a region, which one of its instances sends.
     A heartbeat says up to which time all changes have been applied, so the staleness bound rises by

@@ -10,12 +10,14 @@ import msgspec
 from yarl import URL
 
 from cachesvc.config.bearer import bearer_headers
+from cachesvc.config.service import Breakers
 from cachesvc.explain.answer import Question, Seen
 from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable
 from cachesvc.telemetry.link_faults import tls_fault
+from cachesvc.tiers.breaker import NOT_TRIED, BreakerPool, is_refused
 from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
@@ -42,11 +44,16 @@ class HttpPeers:
         addresses: Mapping[tuple[str, str], str],
         token_file: str = "",
         tls: ssl.SSLContext | None = None,
+        breakers: BreakerPool | None = None,
     ) -> None:
         """`addresses`: base URL by region and name. `tls` is for those with https.
 
-        `token_file` has the token to show to them.
+        `token_file` has the token to show to them. `breakers` gets one for each.
         """
+        self.breakers = breakers or BreakerPool(Breakers())
+        """By region and name, as `eu/eu-a`."""
+        for region, name in addresses:
+            self.breakers.add(f"{region}/{name}")
         self._addresses = addresses
         self._token_file = token_file
         self._tls = tls
@@ -83,10 +90,15 @@ class HttpPeers:
         self, http: aiohttp.ClientSession, peer: tuple[str, str], key: Key, headers: Mapping[str, str]
     ) -> Seen:
         region, name = peer
+        breaker = self.breakers[f"{region}/{name}"]
+        if not breaker.admits():
+            return _silent(region, name, NOT_TRIED)
         path = f"/v1/{key.namespace}/{quote(key.text, safe='')}:explain?scope=instance"
         try:
             url = URL(self._addresses[peer] + path, encoded=True)
             status, body = await self._waits.within(peer, _answered(http, url, headers))
+            breaker.seen()  # questions are few: no share of them needs to be held back
+            breaker.succeeded()
             if len(body) > MOST_ANSWER_BYTES:
                 return _silent(region, name, f"answered more than {MOST_ANSWER_BYTES} bytes")
             if status in (401, 403):
@@ -98,8 +110,10 @@ class HttpPeers:
             is_meant = (found.region, found.instance) == peer
             return found if is_meant else _silent(region, name, "it is another instance")
         except NoAnswerError as error:
+            breaker.failed()
             return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
+            breaker.failed(at_once=is_refused(error))
             return _silent(region, name, tls_fault(error) or f"{type(error).__name__}: {error}")
         except (
             msgspec.MsgspecError,

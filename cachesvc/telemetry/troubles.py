@@ -29,6 +29,15 @@ def silent_origin(namespace: str) -> str:
     return _silent(f"the origin of {namespace}", "")
 
 
+def silent_peer(instance: str) -> str:
+    return _silent(f"the instance {instance}", "")
+
+
+def relay_left_alone(relay: str) -> str:
+    """A relay was left, or cannot be connected to."""
+    return f"relay {relay} is left alone: fences are read from elsewhere"
+
+
 def _silent(server: str, why: str) -> str:
     """A server gives no answer; of the reason, the part is told that says what to do."""
     remedy = repairable(why)

@@ -172,7 +172,8 @@ class Breaker:
         """Notes a success; the breaker closes by shares if it is not closed."""
         self.failures_in_a_row = 0
         self._last = (self._last << 1) & self._window
-        self._is_on_trial = False
+        if self._is_on_trial:
+            self._is_on_trial, self._pause = False, self._first_pause
         if self.state is BreakerState.CLOSED:
             return
         self.state = BreakerState.HALF_OPEN

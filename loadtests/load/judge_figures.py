@@ -12,6 +12,8 @@ from statistics import median
 
 from loadtests.load.judge_rows import NeighbourRow, Sample, ServerRow, between, servers_between
 
+INVALIDATIONS = "/v1/invalidations"
+"""The end of the name of the one route that writes."""
 CACHE_TIERS = ("near", "l1", "l2", "l3")
 
 FIGURES: Mapping[str, str] = {
@@ -21,6 +23,8 @@ FIGURES: Mapping[str, str] = {
     "good_share": "share of requests that did not fail",
     "refused_share": "share of requests refused for overload (503)",
     "unanswered_share": "share of requests that were not answered in time",
+    "reads_failed_share": "share of requests that read and failed",
+    "writes_failed_share": "share of invalidations that failed",
     "sdk_failed_share": "share of calls of the SDK that failed",
     "sdk_p50_ms": "of calls of the SDK, median of the seconds' p50, ms",
     "p50_ms": "median of the seconds' p50, ms",
@@ -103,7 +107,7 @@ def _of_callers(rows: Sequence[Sample]) -> dict[str, float]:
             name: sum(row.reasons.get(reason, 0) for row in rows) / requests
             for name, reason in _REASONS.items()
         }
-    return found | _of_sdk(rows)
+    return found | _by_purpose(rows) | _of_sdk(rows)
 
 
 def _latencies(rows: Sequence[Sample]) -> dict[str, float]:
@@ -131,6 +135,17 @@ def _shares(rows: Sequence[Sample]) -> dict[str, float]:
         **by_tier,
         "hit_share": sum(by_tier.values()),
         "stale_share": sum(row.stale for row in rows) / reads,
+    }
+
+
+def _by_purpose(rows: Sequence[Sample]) -> dict[str, float]:
+    routes = [(name, route) for row in rows for name, route in row.by_route.items()]
+    writes = [route for name, route in routes if name.endswith(INVALIDATIONS)]
+    reads = [route for name, route in routes if not name.endswith(INVALIDATIONS)]
+    return {
+        name: sum(route.failures for route in found) / requests
+        for name, found in (("reads_failed_share", reads), ("writes_failed_share", writes))
+        if (requests := sum(route.requests for route in found))
     }
 
 

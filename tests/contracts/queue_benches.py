@@ -324,7 +324,7 @@ class RelayedStream:
         return await self._follower.open()
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
-        self._way.retry_at = 0.0
+        self._way.breaker.seen()
         while (batch := await self._upstream.read(wait_seconds=0)).items or batch.gap:
             pass
         upstream = asyncio.create_task(self._upstream.read(wait_seconds=wait_seconds))

@@ -1,22 +1,28 @@
-"""A cell that hangs costs its own keys one bounded wait per probe, and no wait per read.
+"""A cell that hangs costs its own keys a wait per probe, and other cells' keys nothing.
 
 The server is a real one, stopped with SIGSTOP: it takes connections and answers nothing.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from cachesvc.config.service import L3, Breakers
+from cachesvc.app.instance import App
+from cachesvc.config.service import L1, L3, Breakers, Coherence, Server, Service
+from cachesvc.config.topology import Cell, Namespace, Region, Topology
 from cachesvc.model.change import Target
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.requests import Draft
 from cachesvc.model.units import Duration
 from cachesvc.tiers.breaker import NOT_TRIED, Breaker, BreakerState
 from cachesvc.tiers.l3.contract import Read, Reply
 from cachesvc.tiers.l3.redis_cell import READS_IN_FLIGHT, RedisCell
 from tests.doubles.servers import RealServer, redis_server
+from tests.doubles.waiting import until
 
 BRISK = L3(connect_timeout=Duration.parse("50ms"), timeout=Duration.parse("50ms"))
 KEY = Key.of("docs", "a")
@@ -122,3 +128,46 @@ async def test_the_look_at_an_idle_cell_ends_that_it_is_left_alone(
         except TierError:
             continue
     assert isinstance(await read(cell), Reply)
+
+
+async def test_reads_and_writes_of_other_cells_keys_do_not_wait_for_a_hung_cell() -> None:
+    """The hung cell's time limit is longer than the test, so what waits for it does not end."""
+    with redis_server() as queue, redis_server() as hung, redis_server() as well:
+        cells = {"hung": Cell("eu", hung.redis_url), "well": Cell("eu", well.redis_url)}
+        topology = Topology(
+            version=1,
+            regions={"eu": Region(queue.redis_url)},
+            cells=cells,
+            namespaces={"docs": Namespace("tests", ttl=Duration.parse("10m"), jitter=0)},
+        )
+        service = Service(
+            region="eu",
+            instance="eu-a",
+            server=Server(port=0, request_timeout=Duration.parse("30s")),
+            l1=L1(max_entries=1),
+            l3=L3(timeout=Duration.parse("20s")),
+            coherence=Coherence(sketch_slots=1 << 12),
+        )
+        app = await asyncio.to_thread(App, service, topology)  # it reads files
+        await app.start()
+        try:
+            await until("it is ready", lambda: app.readiness()[0])
+            keys = [Key.of("docs", f"key-{number}") for number in range(100)]
+            own = [key for key in keys if app.paths.homes.of(key).name == "hung"]
+            others = [key for key in keys if app.paths.homes.of(key).name == "well"]
+            read, put = app.paths.reader.get, app.paths.writer.put
+            hung.pause()
+            waiting: list[asyncio.Task[Any]] = [asyncio.create_task(read(key)) for key in own]
+            waiting += [asyncio.create_task(put(key, Draft(b"new"))) for key in own[:20]]
+            cell = app.remote.cells["well"]
+            assert isinstance(cell, RedisCell)
+            asked = cell.statistics().exchanges
+            for key in others:
+                await read(key)
+                await put(key, Draft(b"new"))
+            assert cell.statistics().exchanges >= asked + 2 * len(others)
+            assert len(waiting) > 3 * READS_IN_FLIGHT
+            assert not any(task.done() for task in waiting)
+        finally:
+            hung.resume()
+            await app.stop()

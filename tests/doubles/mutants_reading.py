@@ -43,6 +43,17 @@ READING: dict[str, Mutant] = {
             ),
         ),
     ),
+    "longer-rows": Mutant(
+        "a sketch that doubles begins empty",
+        (86,),
+        (
+            InPython(
+                "cachesvc.coherence.fence_sketch:_twice",
+                "longer[: len(row)] = longer[len(row) :] = row",
+                "pass",
+            ),
+        ),
+    ),
     "sketch-l3": Mutant(
         "fences are not looked at for copies in L3 that their home cannot vouch for",
         (12,),

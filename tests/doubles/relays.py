@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from cachesvc.changes.relay.follower import RelayWay, Wire
+from cachesvc.changes.relay.follower import RelayWay, Wire, relay_breaker
 from cachesvc.changes.relay.relay import Following, Relay
 
 
@@ -34,7 +34,7 @@ class RelayDoor:
         self.is_away = False
         """True while nothing can be connected to."""
         self.moved = asyncio.Event()
-        self.way = RelayWay(name, self.dial)
+        self.way = RelayWay(name, self.dial, relay_breaker(jitter=0))
         """The way to it, of one follower."""
 
     async def dial(self, position: str) -> Wire:

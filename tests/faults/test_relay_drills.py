@@ -51,7 +51,10 @@ async def test_relays_of_a_tree_are_stopped_and_killed(tree: Arena) -> None:
     urls = tree.fleet.topology.regions["eu"].instances
     async with drill(tree, "relays stopped, killed", seconds=14) as running:
         await running.warm()
-        assert (relay_of(urls[BRANCH]), relay_of(urls[LEAF])) == (ROOT, BRANCH)
+        await until(
+            "each reads from the one above it",
+            lambda: (relay_of(urls[BRANCH]), relay_of(urls[LEAF])) == (ROOT, BRANCH),
+        )
         with running.fault("branch stopped"), running.stopped(BRANCH):
             await until("leaf has left it", lambda: relay_of(urls[LEAF]) == "")
             await running.written()

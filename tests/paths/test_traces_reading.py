@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from cachesvc.coherence import fence_sketch
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
@@ -144,6 +145,23 @@ async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_be
     far.l2.down = False
     held = (await far.l2.tier.get_many([Key.of("docs", "a")]))[0]
     assert getattr(held, "value", None) == b"0", "the old copy is really there"
+    assert await i0.value("a") == b"1"
+
+
+async def test_trace_86_a_sketch_that_doubles_must_not_forget() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fence_sketch, "FIRST_SLOTS", 64)
+        far = FarSide()
+        store, i0 = Store(far), Instance(far)
+    await i0.value("a")
+    await asyncio.sleep(0.01)
+    far.l2.down = True
+    store.commit()
+    await i0.invalidate("a")
+    far.l2.down = False
+    before, now = i0.fences.statistics().sketch_bytes, far.clock.now_us()
+    i0.merger.merge([Fence(Target.key("docs", f"other-{nth}").digest, now) for nth in range(1000)])
+    assert i0.fences.statistics().sketch_bytes > before
     assert await i0.value("a") == b"1"
 
 

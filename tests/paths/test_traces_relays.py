@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from cachesvc.changes.consume import WAIT_SECONDS
-from cachesvc.changes.relay.follower import FIRST_PAUSE_SECONDS
+from cachesvc.changes.relay.follower import BREAKERS
 from cachesvc.model.change import Change
 from tests.doubles.memory_queue import MemoryFenceStream, MemoryQueue
 from tests.doubles.relays import RelayDoor
@@ -46,9 +46,9 @@ async def test_trace_67_a_relay_that_begins_later_must_not_hide_what_was_before(
         await Instance(far).invalidate("a")
         await asyncio.sleep(0.01)
         relay.relay.begin(relay.follower.position)  # r was started again
-        await asyncio.sleep(3 * FIRST_PAUSE_SECONDS)
+        await asyncio.sleep(3 * BREAKERS.first_probe.seconds)
         i1.paths.stream.down = door.is_away = False
-        door.way.retry_at = 0.0
+        door.way.breaker.seen()
         await asyncio.sleep(5)
         assert i1.bound_us() < 1_000_000
         assert await i1.paths.value("a") == b"1"

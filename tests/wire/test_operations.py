@@ -119,7 +119,7 @@ async def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
     tally, metrics = Tally.zero(), Metrics()
     metrics.watch("paths", lambda: tally)
     metrics.watch("tiers", lambda: {("l1",): tally.l1, ("l2",): tally.l2})
-    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25, 2))
+    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25, 32, 2))
     tally.l2.refused, tally.loads = 7, 9
     found = samples((await metrics.exposition(""))[0].decode())
     assert found["cachesvc_lookups_total", ("refused", "l2")] == 7

@@ -5,7 +5,7 @@
            one that does not, or the connection has ended ────► leave the relay; the queue
            no news for one and a half heartbeats ─────────────► look at the queue; with news there:
                                                                 leave the relay
-           left: tried again after a pause, which doubles while relays do not last
+           left: left alone by its breaker, whose pauses grow while the relay does not last
 
 The position is the queue stream's own. So every move between relay and queue is an ordinary read at
 that position, and the queue proves that nothing was lost (docs/coherence.md, "Relays").
@@ -21,9 +21,12 @@ from msgspec import Struct
 from cachesvc.changes.contract import FenceBatch, FenceStart, FenceStream, position_of
 from cachesvc.changes.relay.frames import Frame, FrameError, FrameReader
 from cachesvc.changes.relay.relay import Relay
+from cachesvc.config.service import Breakers
 from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.errors import TierError
+from cachesvc.model.units import Duration
 from cachesvc.telemetry.link_faults import told
+from cachesvc.tiers.breaker import JITTER, Breaker
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,14 @@ SILENT_BEATS = 1.5
 """A relay without news for so many heartbeats is doubted, and the queue is looked at."""
 TIMELY_BEATS = 3.0
 """Changes are applied in time while the bound is below so many heartbeats."""
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
-"""The pauses before a relay that was left is tried again: first and longest; they double."""
+BREAKERS = Breakers(failures=1, first_probe=Duration.parse("1s"), longest_probe=Duration.parse("30s"))
+"""When a relay that was left is tried again.
+
+The pauses are longer than those of servers: nothing is read while a relay is tried, and nothing is
+missed without it.
+"""
 STEADY_SECONDS = 10.0
-"""A relay that was followed for so long is tried again after the first pause."""
+"""After so long a relay is well: if it is left then, its pauses begin anew."""
 CONNECT_SECONDS = 0.25
 """How long a connection to a relay may take. Meanwhile nothing is read."""
 
@@ -57,14 +63,17 @@ Dial = Callable[[str], Awaitable[Wire]]
 """Connects to a relay, for what follows a position. Raises `OSError` or `TierError`."""
 
 
+def relay_breaker(jitter: float = JITTER) -> Breaker:
+    """Returns a breaker of one relay, on the running loop's clock."""
+    return Breaker(BREAKERS, jitter=jitter, now=lambda: asyncio.get_running_loop().time())
+
+
 class RelayWay(Struct):
-    """A relay that may be followed, and when it may be tried again."""
+    """A relay that may be followed, and the breaker that says when."""
 
     name: str
     dial: Dial
-    retry_at: float = 0.0
-    """On the loop's clock."""
-    pause_seconds: float = FIRST_PAUSE_SECONDS
+    breaker: Breaker
 
 
 class _Link:
@@ -218,7 +227,7 @@ class RelayedFollower:
         """Follows the first relay that may be tried; returns None if there is none."""
         loop = asyncio.get_running_loop()
         for way in self._ways:
-            if loop.time() < way.retry_at:
+            if not way.breaker.admits():
                 continue
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
@@ -226,6 +235,7 @@ class RelayedFollower:
             except (TimeoutError, OSError, TierError) as error:
                 self._shun(way, told(error))
                 continue
+            way.breaker.seen()
             await self._stream.rest()
             self._link = _Link(way, wire, self.region)
             self._look_at = loop.time() + self._silent_seconds
@@ -234,13 +244,13 @@ class RelayedFollower:
 
     def _leave(self, link: _Link, why: str) -> None:
         self.close()
-        if asyncio.get_running_loop().time() - link.since >= STEADY_SECONDS:
-            link.way.pause_seconds = FIRST_PAUSE_SECONDS
+        breaker = link.way.breaker
+        if asyncio.get_running_loop().time() - link.since >= STEADY_SECONDS and not breaker.is_open:
+            breaker.succeeded()
         self._shun(link.way, why)
 
     def _shun(self, way: RelayWay, why: str) -> None:
-        """Leaves a relay alone for its pause."""
+        """Leaves a relay alone until its breaker lets it be tried."""
         self.left += 1
-        way.retry_at = asyncio.get_running_loop().time() + way.pause_seconds
-        way.pause_seconds = min(LONGEST_PAUSE_SECONDS, 2 * way.pause_seconds)
+        way.breaker.failed(at_once=True)
         log.info("relay %s for fences of %s is left alone: %s", way.name, self.region, why)

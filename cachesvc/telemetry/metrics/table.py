@@ -857,6 +857,15 @@ TABLE: tuple[Metric, ...] = (
         "ratio",
     ),
     Metric(
+        "sketch_size",
+        "gauge",
+        "fences",
+        "sketch_bytes",
+        "Size of the sketches of fences, hard and soft.",
+        (),
+        "bytes",
+    ),
+    Metric(
         "floor_raises",
         "counter",
         "fences",

@@ -5,7 +5,14 @@ import asyncio
 import pytest
 
 from cachesvc.changes.contract import FenceBatch, Item
-from cachesvc.changes.relay.follower import CONNECT_SECONDS, RelayedFollower, RelayWay, Wire
+from cachesvc.changes.relay.follower import (
+    CONNECT_SECONDS,
+    STEADY_SECONDS,
+    RelayedFollower,
+    RelayWay,
+    Wire,
+    relay_breaker,
+)
 from cachesvc.changes.relay.frames import LARGEST_FRAME, FrameError, FrameReader, frame_of
 from cachesvc.changes.relay.relay import ITEM_OVERHEAD, Relay
 from cachesvc.model.errors import TierError
@@ -217,6 +224,39 @@ async def test_a_relay_that_goes_away_again_and_again_is_left_for_longer() -> No
     while asyncio.get_running_loop().time() - began < 120:
         await side.reads()
     assert side.follower.left == 1 + 7, "after 1, 2, 4, 8, 16, 30 and 30 seconds"
+
+
+async def test_a_relay_that_was_followed_for_long_is_tried_again_soon() -> None:
+    side = await Side().caught_up()
+    now = asyncio.get_running_loop().time
+    for followed_seconds, pause in ((1, 1), (1, 2), (1, 4), (STEADY_SECONDS + 1, 1)):
+        began = now()
+        while now() - began < followed_seconds:
+            await side.reads()
+        assert side.follower.is_relayed
+        side.relay.end()
+        await side.reads()
+        side.relay.begin(side.upstream.position)
+        began = now()
+        while not side.follower.is_relayed:
+            await side.reads()
+        assert now() - began == pytest.approx(pause, abs=0.2)
+
+
+async def test_a_relay_that_is_away_is_tried_at_random_times_and_counted_as_left_alone() -> None:
+    side, ends = await Side().caught_up(), []
+    side.door.is_away = True
+    for _ in range(2):
+        breaker = side.door.way.breaker = relay_breaker()
+        side.follower.close()
+        began = asyncio.get_running_loop().time()
+        while breaker.times_opened < 7:
+            await side.reads()
+        ends.append(asyncio.get_running_loop().time() - began)
+        assert breaker.refused > 100
+        assert breaker.is_silent
+    assert all(61 <= end <= 1.5 * 61 + 2 for end in ends)
+    assert abs(ends[0] - ends[1]) > 0.1
 
 
 async def test_a_silent_queue_is_no_reason_to_leave_the_relay() -> None:

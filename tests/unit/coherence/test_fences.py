@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from cachesvc.coherence.fence_sketch import FIRST_SLOTS
 from cachesvc.coherence.fences import MOST_UNAPPLIED, Fences, FloorRaise, Known
 from cachesvc.coherence.paced_fences import PacedWindow
 from cachesvc.model.change import Target
@@ -422,3 +423,20 @@ def test_a_hundred_thousand_unapplied_fences_are_bounded_and_the_oldest_are_give
     assert fences.statistics().unapplied == MOST_UNAPPLIED
     assert fences.known(99_999).unapplied == now + 99_000
     assert fences.known(0).unapplied == 0
+
+
+def test_the_sketches_follow_the_fences_of_the_longest_time_that_a_copy_is_kept() -> None:
+    clock, hour = ManualClock(), 3_600_000_000
+    fences, rng = Fences(clock, S, 1 << 21, ("eu",), recent_us=1, unapplied_us=hour), random.Random(1)
+
+    def slots_after(*, hours: int, each: int) -> int:
+        for _ in range(hours * 20):
+            clock.advance(us=hour // 20)
+            batch = [Fence(rng.getrandbits(64), clock.now_us()) for _ in range(each // 20)]
+            fences.merge(batch)
+            assert all(fences.known(fence.digest).hard == clock.now_us() for fence in batch)
+        return fences.statistics().sketch_bytes // 16 - FIRST_SLOTS
+
+    assert slots_after(hours=3, each=6_000) == FIRST_SLOTS
+    assert slots_after(hours=2, each=20_000) == 1 << 18
+    assert slots_after(hours=3, each=20_000) == 1 << 18, "it does not go on"

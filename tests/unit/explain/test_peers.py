@@ -8,10 +8,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from cachesvc.config.service import Breakers
 from cachesvc.explain import peers
 from cachesvc.explain.answer import Copy, Question, Seen
 from cachesvc.explain.peers import HttpPeers
+from cachesvc.explain.waits import Waits
 from cachesvc.model.entry import Key
+from cachesvc.tiers.breaker import BreakerPool, BreakerState
 from tests.doubles.certificates import Authority
 
 SEEN = Seen("us", "us-a", clock=7, tiers={"l1": Copy(held=True, etag='"e"', as_of=5)})
@@ -138,8 +141,55 @@ async def test_one_that_is_silent_is_not_waited_for(
     gone.set()
 
 
-async def test_one_that_is_not_there() -> None:
-    assert (await ask("http://127.0.0.1:9")).unavailable.startswith("ClientConnectorError: ")
+async def test_one_that_hangs_is_left_alone_and_asked_again_by_a_probe(
+    serve: Callable[[Handler], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "ANSWER_SECONDS", 0.01)
+    goes_on, now = asyncio.Event(), 0.0
+
+    async def hang(_: web.BaseRequest) -> web.StreamResponse:
+        await goes_on.wait()
+        return web.Response(body=msgspec.json.encode(SEEN))
+
+    breakers = BreakerPool(Breakers(failures=3), now=lambda: now)
+    asking = HttpPeers({("us", "us-a"): await serve(hang)}, breakers=breakers)
+    await asking.start()
+
+    async def said() -> str:
+        (seen,) = await asking.ask(KEY, Question())
+        return seen.unavailable
+
+    try:
+        assert [await said() for _ in range(5)] == [
+            "no answer within 10 ms",
+            "no answer within 20 ms",
+            "no answer within 40 ms",
+            "not tried: its breaker is open",
+            "not tried: its breaker is open",
+        ]
+        breaker = breakers["us/us-a"]
+        assert (breaker.times_opened, breaker.refused) == (1, 2)
+        now += 1
+        assert await said() == "no answer within 80 ms"
+        assert breaker.times_opened == 2
+        goes_on.set()
+        monkeypatch.setattr(asking, "_waits", Waits(30, 30))  # a busy machine
+        now += 1
+        assert [await said() for _ in range(3)] == ["", "", ""]
+        assert breaker.state is BreakerState.CLOSED
+    finally:
+        await asking.stop()
+
+
+async def test_one_that_is_not_there_is_left_alone_at_once() -> None:
+    breakers = BreakerPool(Breakers(), now=lambda: 0.0)
+    asking = HttpPeers({("us", "us-a"): "http://127.0.0.1:9"}, breakers=breakers)
+    await asking.start()
+    (first,) = await asking.ask(KEY, Question())
+    (second,) = await asking.ask(KEY, Question())
+    await asking.stop()
+    assert first.unavailable.startswith("ClientConnectorError: ")
+    assert second.unavailable == "not tried: its breaker is open"
 
 
 async def test_before_the_start_nobody_is_asked() -> None:

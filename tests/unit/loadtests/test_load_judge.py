@@ -69,6 +69,18 @@ def test_calls_of_the_sdk_are_told_apart() -> None:
     )
 
 
+def test_reads_and_writes_are_told_apart() -> None:
+    routes = {
+        "SDK lookup": Route(40, 1),
+        "GET /v1/{ns}/{key}": Route(60, 4),
+        "POST /v1/{ns}:get": Route(25, 0),
+        "POST /v1/invalidations": Route(10, 5),
+    }
+    figures = figures_of([second(0, by_route=routes)], [], 0, 1)
+    assert (figures["reads_failed_share"], figures["writes_failed_share"]) == (5 / 125, 0.5)
+    assert "writes_failed_share" not in figures_of([second(0)], [], 0, 1)
+
+
 def test_what_was_not_recorded_is_left_out_and_not_nought() -> None:
     assert figures_of([], [], 0, 10) == {}
     assert "p99_ms" not in figures_of([second(0)], [], 0, 1)

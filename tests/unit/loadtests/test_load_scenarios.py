@@ -27,7 +27,7 @@ START_SECONDS = 12.0
 """Servers, locust and the end of both, for each scenario; and about 4 s for each leg beyond the first."""
 ASKED = (
     *("steady", "stampede", "cold_start", "invalidation_storm", "lost_memcached"),
-    *("lost_cell", "slow_origin", "overload", "noisy_neighbour", "rolling_restart"),
+    *("lost_cell", "lost_queue", "slow_origin", "overload", "noisy_neighbour", "rolling_restart"),
 )
 
 
@@ -159,7 +159,8 @@ def test_a_rolling_restart_takes_the_instances_in_turn_and_marks_each() -> None:
 def test_every_server_that_is_broken_is_one_of_the_two_regions() -> None:
     document = msgspec.yaml.decode(Path("config/two-regions.yaml").read_bytes())
     pools = [f"memcached-{name}" for region in document["regions"].values() for name in region["pool"]]
-    known = {*pools, *(f"cell-{name}" for name in document["cells"])}
+    queues = [f"queue-{name}" for name in document["regions"]]
+    known = {*pools, *queues, *(f"cell-{name}" for name in document["cells"])}
     faults = [at.fault for scenario in SCENARIOS.values() for leg in scenario.legs for at in leg.faults]
     named = {str(vars(fault)["server"]) for fault in faults if "server" in vars(fault)}
     assert named

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from cachesvc_client import CacheError
@@ -28,7 +28,7 @@ def closed_port() -> int:
 
 
 @contextmanager
-def trickling_server() -> Iterator[str]:
+def trickling_server(pause_seconds: float = 0.02) -> Iterator[str]:
     """Answers with a body of which a byte comes now and then, each in time for a socket's timeout, and never all of them."""
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -37,9 +37,10 @@ def trickling_server() -> Iterator[str]:
             connection, _ = listening.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                while not stop.wait(0.02):
-                    connection.sendall(b"x")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                with suppress(ConnectionError):
+                    while not stop.wait(pause_seconds):
+                        connection.sendall(b"x")
 
         Caller(serve)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -99,6 +100,14 @@ def test_a_body_that_trickles_in_does_not_stretch_the_deadline() -> None:
         caller = Caller(lambda: cache.namespace("pages").get("a"))
         outcome = caller.outcome()
     assert isinstance(outcome, CacheError)
+    assert outcome.type == "deadline"
+
+
+def test_a_topology_that_trickles_in_fails_no_call_by_itself() -> None:
+    with trickling_server(0.0001) as url, Cache.from_url(url, default_timeout="100ms") as cache:
+        caller = Caller(lambda: cache.namespace("pages").get("a"))
+        outcome = caller.outcome()
+    assert isinstance(outcome, CacheError), "and no TimeoutError of the topology"
     assert outcome.type == "deadline"
 
 

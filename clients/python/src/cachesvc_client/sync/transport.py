@@ -163,7 +163,7 @@ class Transport:
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
-        except (CacheError, HTTPError, ValueError):
+        except (CacheError, HTTPError, TimeoutError, ValueError):
             with self._lock:
                 self._region.failed()
 
