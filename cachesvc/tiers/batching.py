@@ -511,6 +511,11 @@ class Batcher(Generic[T, R]):
             span.error = failure_in(results)
         return results
 
+    async def drain(self) -> None:
+        """Waits until no item waits and no batch is in flight. New items are taken all the same."""
+        while self._waiting or self._tasks:
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+
     async def close(self) -> None:
         """Refuses new items and waits for the batches in flight.
 

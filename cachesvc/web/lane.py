@@ -113,7 +113,8 @@ class Lane:
     def __init__(self, answer: Answering, namespaces: Collection[str], hosts: Hosts) -> None:
         """`namespaces` are the declared ones."""
         self.answer = answer
-        self._namespaces = {name.encode(): name for name in namespaces}
+        self._namespaces: dict[bytes, str] = {}
+        self.take(namespaces)
         self._hosts = hosts
         self._blocks: dict[bytes, bytes] = {}
         """Block of header lines without the value of `traceparent` → value of `Authorization`."""
@@ -123,6 +124,10 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane [{len(self._blocks) + len(self._batches)} blocks known]>"
+
+    def take(self, namespaces: Collection[str]) -> None:
+        """Knows these namespaces from now on, and no others."""
+        self._namespaces = {name.encode(): name for name in namespaces}
 
     def read(self, data: bytes, at: int) -> Plain | None:
         """Returns the plain read or batch that stands at this place; None without a known one."""

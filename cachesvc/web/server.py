@@ -126,6 +126,7 @@ class Web:
         self._rates = rates = rates or RateLimits({}, {}, instances=1)
         self._limits = service.server
         self._namespaces = topology.namespaces
+        self._lanes: list[Lane] = []
         self._reader = paths.reader
         self._trail = paths.trail
         self._fences = paths.fences
@@ -240,8 +241,17 @@ class Web:
             has_keys=settings == "server",
         )
 
+    def take(self, topology: Topology) -> None:
+        """Takes callers, and the namespaces that are served from now on."""
+        self.door.take(topology.callers, topology.namespaces)
+        self.in_flight.is_shared = len(topology.namespaces) > 1
+        for lane in self._lanes:
+            lane.take(topology.namespaces)
+
     def _listener(self, port: Port) -> Listener:
         is_fast = port.has_keys and self._has_lane
+        lane = Lane(partial(self._answer_soon, port), self._namespaces, port.hosts) if is_fast else None
+        self._lanes += [lane] if lane is not None else []
         return Listener(
             partial(self.handle, port=port),
             partial(self._handle_extra, port),
@@ -249,7 +259,7 @@ class Web:
             port.connections,
             self._limits,
             port.handshakes,
-            Lane(partial(self._answer_soon, port), self._namespaces, port.hosts) if is_fast else None,
+            lane,
         )
 
     def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:

@@ -182,7 +182,8 @@ class Batches:
     def hit(self, batch: PlainBatch, keys: Keys, caller: Caller, most_bytes: int) -> Reply | None:
         """Returns the reply to a plain batch of these keys if L1 answers all of it.
 
-        `most_bytes`: those of the answer without its head. Else None, and nothing is counted. Raises `RequestError` (`overloaded`).
+        `most_bytes`: those of the answer without its head. Else None, and nothing is counted. Raises
+        `RequestError` (`overloaded`).
         """
         namespace = batch.namespace
         most_bytes = min(most_bytes, self._limits.max_answer)
