@@ -9,8 +9,9 @@ might change a read. It is known by its bytes, all of them:
     Host: …\\r\\nAccept: …\\r\\n\\r\\n       a known block of header lines, byte for byte
 
 A later request with a known block is answered on the connection, without a task or a request
-object: at once if L1 has a copy, else when its flight lands. Until then the connection keeps what
-comes behind it, and stops to read if that is much. Whatever is not known, or may not be answered
+object: at once if L1 has a copy, else when its flight lands. (What of a batch L1 does not answer
+has a task, but no request object.) Until then the connection keeps what comes behind it, and stops
+to read if that is much. Whatever is not known, or may not be answered
 here, goes on to aiohttp unchanged, with all bytes behind it. A block has its `Authorization`
 within; whose it is, and until when, the door is asked at each request.
 
@@ -19,7 +20,7 @@ in one well-formed line.
 
 A batch (`POST /v1/pages:get`) is known likewise, by its own blocks: without the values of
 `Content-Length` and `Cachesvc-Timeout` either. The first one says where the body ends, which must
-have come as a whole. The second one matters only for what L1 does not answer.
+have come as a whole. The second one matters only for what L1 does not answer, and is handed on.
 """
 
 import re
@@ -76,6 +77,8 @@ class PlainBatch(Struct, frozen=True, gc=False):
     media: str
     """The media type of the body."""
     body: bytes
+    timeout: bytes
+    """The value of `Cachesvc-Timeout`; empty without one."""
     traceparent: bytes
     authorization: bytes
     end: int
@@ -99,7 +102,7 @@ class Waits(Protocol):
 Answering: TypeAlias = Callable[[Plain, int, Waits], bytes | None]
 """Returns the whole answer to a read or a batch, if it may be given now.
 
-Empty if that of a read comes later; None if it is for aiohttp's way. The number is the most bytes
+Empty if it comes later; None if it is for aiohttp's way. The number is the most bytes
 that the values may have that L1 has.
 """
 
@@ -115,8 +118,9 @@ class Lane:
         self._hosts = hosts
         self._blocks: dict[bytes, bytes] = {}
         """Block of header lines without the value of `traceparent` → value of `Authorization`."""
-        self._batches: dict[bytes, tuple[bytes, str]] = {}
-        """Block of a batch, without the values that change → `Authorization`, and the media type."""
+        self._batches: dict[bytes, tuple[bytes, str, bytes]] = {}
+        """Block of a batch, without the values that change → `Authorization`, the media type, and
+        `ANY_TIMEOUT` if it has a timeout."""
 
     def __repr__(self) -> str:
         return f"<Lane [{len(self._blocks) + len(self._batches)} blocks known]>"
@@ -154,13 +158,16 @@ class Lane:
         end, traceparent = body + int(length or len(data)), b""
         if end > len(data):
             return None
-        known = self._batches.get(block)
+        known, timeout = self._batches.get(block), b""
         if known is None:
             block, traceparent = _without(_TRACEPARENT, block)
-            known = self._batches.get(_without(_TIMEOUT, block, ANY_TIMEOUT)[0])
+            block, timeout = _without(_TIMEOUT, block, ANY_TIMEOUT)
+            known = self._batches.get(block)
             if known is None:
                 return None
-        return PlainBatch(namespace, known[1], data[body:end], traceparent, known[0], end)
+        authorization, media, timeout_of_block = known
+        timeout = timeout or timeout_of_block
+        return PlainBatch(namespace, media, data[body:end], timeout, traceparent, authorization, end)
 
     def learn(self, head: bytes, message: RawRequestMessage) -> None:
         """Keeps the header lines of `head`, which was parsed as `message`, if all are inert.
@@ -203,7 +210,7 @@ class Lane:
             and media in (JSON, MSGPACK)
             and changing == ([length.decode()], [timeout.decode()] if timeout else [])
         ):
-            _keep(self._batches, block, (plain[1], media))
+            _keep(self._batches, block, (plain[1], media, ANY_TIMEOUT if timeout else b""))
 
 
 def _without(

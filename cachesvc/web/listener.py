@@ -59,6 +59,8 @@ LANE_BYTES = MOST_UNTAKEN_BYTES - HEAD_BYTES
 
 Their heads come on top. So the lane never pauses writing: its answers need not wait for their
 peer."""
+_LAST_LINES = 64
+"""The bytes that a head gets when it is written, at most."""
 _OF_AIOHTTP = (
     "_buffer_paused",
     "_keepalive_timeout",
@@ -446,7 +448,7 @@ class _Connection(web.RequestHandler):
         if transport is None or transport.is_closing():
             return
         is_last = self._is_closing or reply.is_last
-        if len(reply.head) + len(reply.payload) <= LANE_BYTES - self.unsent():
+        if len(reply.head) + len(reply.payload) + _LAST_LINES <= MOST_UNTAKEN_BYTES - self.unsent():
             transport.write(reply.whole())
             self._note_life()
             if is_last:

@@ -5,6 +5,7 @@ access log and no timer per request: a bare aiohttp application spends 34 µs pe
 and on building its response; an L1 hit here takes less than that altogether.
 """
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from random import Random
 from time import monotonic, perf_counter
+from typing import cast
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -24,7 +26,7 @@ from cachesvc.config.workers import Worker
 from cachesvc.model.caller import Caller
 from cachesvc.model.change import Target
 from cachesvc.model.clock import Clock, SystemClock
-from cachesvc.model.entry import Entry
+from cachesvc.model.entry import Entry, Keys
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer
@@ -61,7 +63,7 @@ from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.callers import peer_of
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
-from cachesvc.web.requests.options import plain_headers, timeout_of
+from cachesvc.web.requests.options import is_below, plain_headers, timeout_of
 from cachesvc.web.routing import Kind, Place, check_namespace, place_of, plain_key_place
 from cachesvc.web.spans import RawHeaders, ServerSpans, passing
 
@@ -136,6 +138,8 @@ class Web:
         """A shorter deadline that is not kept is the caller's haste, and no failure."""
         self.door = Door(topology.callers, topology.namespaces, self._clock)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
+        self._going_on: set[asyncio.Task[None]] = set()
+        """Plain batches of the lane that go on beyond L1."""
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
         reading = self.overload.reading
@@ -298,6 +302,8 @@ class Web:
         self._streams.stop()
         for port in self.ports.values():
             await port.stop()
+        for task in self._going_on:
+            task.cancel()
         self._deadlines.stop()
         self.door.stop()
         self.overload.stop()
@@ -499,29 +505,71 @@ class Web:
     def _hit_many(
         self, port: Port, read: PlainBatch, most_bytes: int, started: float, waits: Waits
     ) -> bytes | None:
-        """Does the same for a batch, whose answer without its head may have `most_bytes`."""
-        namespace, spans = read.namespace, self._spans
+        """Does the same for a batch, whose answer without its head may have `most_bytes`.
+
+        What L1 does not answer as a whole goes on, unless its body asks for more than values.
+        """
+        namespace, spans, overload = read.namespace, self._spans, self.overload
         if port.is_stopping or (grant := self.door.reader(read.authorization, namespace)) is None:
             return None
-        overload, span = self.overload, None
-        if spans is not None and spans.sampling.would_take(read.traceparent):
+        error = overload.refusal(namespace, grant.caller) if overload.is_shedding else None
+        keys = self._batches.plain_keys(read) if error is None else None
+        if error is None and keys is None:
+            return None
+        span = None
+        if spans is not None and spans.sampling.takes(read.traceparent):
             span = spans.begin("get_many", Place(Kind.GET_MANY, namespace), read.traceparent)
         try:
-            if overload.is_shedding and (error := overload.refusal(namespace, grant.caller)) is not None:
-                raise error
+            if keys is None:
+                raise cast(RequestError, error)
             with _UNTRACED if span is None else under(span):
-                reply = self._batches.hit(read, grant.caller, most_bytes)
+                reply = self._batches.hit(read, keys, grant.caller, most_bytes)
             if reply is None:
-                return None
-        except RequestError as error:
-            reply = self._refused(error)
-        if (seconds := perf_counter() - started) > FROM_SECONDS:
-            reply.add_lines(server_timing(seconds, {}))
-        self._complete(reply, port)
-        if spans is not None:
-            spans.sampling.takes(read.traceparent)
-        self._count(reply, "get_many", namespace, started, span, _headers_of(read), waits.has_left)
+                part_of = span or (passing(read.traceparent) if spans is not None else None)
+                with _UNTRACED if part_of is None else under(part_of):
+                    going_on = self._read_many_on(port, read, keys, waits, started, grant.caller, span)
+                    task = asyncio.get_running_loop().create_task(going_on, name="batch")
+                self._going_on.add(task)
+                task.add_done_callback(self._going_on.discard)
+                return b""
+        except RequestError as refusal:
+            reply = self._refused(refusal)
+        self._end_many(port, reply, read, started, span, waits)
         return reply.whole()
+
+    async def _read_many_on(
+        self,
+        port: Port,
+        read: PlainBatch,
+        keys: Keys,
+        waits: Waits,
+        started: float,
+        caller: Caller,
+        span: Span | None,
+    ) -> None:
+        """Answers a plain batch that goes on beyond L1. Raises nothing but `CancelledError`."""
+        try:
+            reply = await self._deadlines.hold(self._get_plainly(read, keys, caller))
+        except RequestError as error:
+            options = self._batches.options_of_plain(read)
+            is_hurried = error.kind is ProblemKind.DEADLINE and is_below(options, self._fair_seconds)
+            reply = self._refused(error, outcome=HURRIED if is_hurried else "")
+        except Exception:  # noqa: BLE001  `_broken` logs it
+            reply = _broken("get_many", read.namespace)
+        self._end_many(port, reply, read, started, span, waits)
+        waits.take(reply)
+
+    async def _get_plainly(self, read: PlainBatch, keys: Keys, caller: Caller) -> Reply:
+        with self.overload.admit(read.namespace, caller):
+            return await self._batches.get_plainly(read, keys, caller)
+
+    def _end_many(
+        self, port: Port, reply: Reply, read: PlainBatch, started: float, span: Span | None, waits: Waits
+    ) -> None:
+        if (seconds := perf_counter() - started) > FROM_SECONDS:
+            reply.add_lines(server_timing(seconds, self._homes.distances(_concerned(reply, None))))
+        self._complete(reply, port)
+        self._count(reply, "get_many", read.namespace, started, span, _headers_of(read), waits.has_left)
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
         """Raises `RequestError` if the grant is not enough, or there is no such namespace.

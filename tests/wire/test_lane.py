@@ -539,6 +539,7 @@ async def test_a_batch_is_answered_if_l1_has_all_of_it(site: Site, by_lane: list
         assert len(by_lane) == 2
         beyond = await one.ask(batch("k", "missing"))
         assert [got["outcome"] for got in msgspec.msgpack.decode(beyond.body)["results"]] == ["hit", "miss"]
+        assert by_lane.pop() == b""
         assert (await one.ask(batch("k", "\n"))).status == 400
         assert (await one.ask(PLAIN.replace(b"Host", b"X-Other: 1\r\nHost"))).status == 200
         assert len(by_lane) == 2
@@ -571,15 +572,39 @@ async def test_a_body_in_pieces_leaves_the_lane_open(site: Site, by_lane: list[b
             assert len(by_lane) == 1 + (cut != len(asked) - 3)
 
 
-async def test_a_batch_whose_values_are_large_has_no_lane(site: Site, by_lane: list[bytes]) -> None:
+async def test_a_batch_whose_values_are_large_is_not_written_by_the_lane(
+    site: Site, by_lane: list[bytes]
+) -> None:
     site.hold("large", b"L" * 50_000)
     async with client(site) as one:
-        for keys, answered in (("large", 1), ("large", 2), ("large k", 3), ("large large", 3), ("k", 4)):
-            await one.ask(batch("k")) if not by_lane else None
-            await one.ask(batch("k")) if not by_lane else None
+        await one.ask(batch("k"))
+        await one.ask(batch("k"))
+        by_lane.clear()
+        for keys, is_small in (("large", True), ("large k", True), ("large large", False), ("k", True)):
             found = await one.ask(batch(*keys.split()))
             assert {got["outcome"] for got in msgspec.msgpack.decode(found.body)["results"]} == {"hit"}
-            assert len(by_lane) == answered
+            assert bool(by_lane.pop()) == is_small
+    assert site.metrics.counts.requests["pages", "get_many", "ok"] == 6
+
+
+@pytest.mark.parametrize("size", [500, 40_000])
+async def test_a_batch_that_goes_on_has_its_timeout(size: int, by_lane: list[bytes]) -> None:
+    async with running_site() as site:
+        site.hold("k", b"K" * size)
+        async with client(site) as one:
+            for _ in range(2):
+                await one.ask(batch("k", lines="Cachesvc-Timeout: 3s\r\n"))
+            by_lane.clear()
+            for timeout in ("1s", "250ms"):
+                found = await one.ask(batch("k", "missing", "k", lines=f"Cachesvc-Timeout: {timeout}\r\n"))
+                got = [one["outcome"] for one in msgspec.msgpack.decode(found.body)["results"]]
+                assert got == ["hit", "miss", "hit"]
+            assert by_lane == [b"", b""]
+            for _ in range(3):
+                await one.ask(batch("missing"))
+    assert by_lane == [b""] * 4
+    asked = [options.timeout_seconds for _, key, options in site.reader.saw if key == "missing"]
+    assert asked == [1.0, 0.25, None, None, None]
 
 
 async def test_the_keys_of_a_batch_are_charged_and_refused_one_by_one(by_lane: list[bytes]) -> None:

@@ -56,12 +56,6 @@ class Sampling:
         self._passed_over = self._next()
         return True
 
-    def would_take(self, traceparent: bytes) -> bool:
-        """The result of `takes`, with nothing counted."""
-        if len(traceparent) > _FLAGS_AT:
-            return traceparent[_FLAGS_AT] in _SAMPLED
-        return not self._passed_over
-
     def keeps(self, now_seconds: float) -> bool:
         """True if a request that was not chosen, and that failed or was slow, becomes a span."""
         second = int(now_seconds)

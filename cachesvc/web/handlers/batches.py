@@ -20,7 +20,7 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, Keys
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
+from cachesvc.model.requests import PLAIN, Answer, Draft, Outcome, ReadOptions, Release, Written
 from cachesvc.model.scope import Action
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.access.door import grant_of
@@ -38,6 +38,7 @@ from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_t
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
 from cachesvc.web.requests.options import (
     UNLEASED_LAG,
+    duration_us_of,
     is_answered_by_any_fresh_copy,
     is_below,
     lag_us_of,
@@ -113,26 +114,31 @@ class Batches:
         grant.require_keys(Action.READ, place.namespace, asked.keys, "$.keys")
         if options.lease:
             grant.require_keys(Action.WRITE, place.namespace, asked.keys, "$.keys")
+        return await self._answered(media, keys, options, grant.caller)
+
+    async def _answered(self, media: str, keys: Keys, options: ReadOptions, caller: Caller) -> Reply:
+        """Reads the keys and returns the reply. Raises `RequestError` (`overloaded`)."""
+        namespace = keys.namespace
         # No value was judged before now. Of changes that are merged from here on, some were not.
         watermark, queues = self._fences.watermark, self._fences.queues
         room = Room(self._limits.max_answer)
-        results, missing = self._from_l1(place.namespace, keys, options, room)
+        results, missing = self._from_l1(namespace, keys, options, room)
         if self._rates.is_on:
-            missing = self._within_rates(self._rates, place.namespace, grant.caller, results, missing)
+            missing = self._within_rates(self._rates, namespace, caller, results, missing)
         granted: list[tuple[Key, Answer]] = []
         try:
             if missing:
-                await self._from_beyond(place.namespace, list(keys), missing, options, room, results, granted)
+                await self._from_beyond(namespace, list(keys), missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
             if self._rates.is_on:
                 size = sum(len(results[i].value) for i in missing)
-                self._rates.charge_bytes(place.namespace, size, grant.caller)
+                self._rates.charge_bytes(namespace, size, caller)
             if room.is_short or ((missing or self._rates.is_on) and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             if self._spread.hot:
                 self._tell_spread(keys, results)
-            self._admit(place.namespace, media, results)
+            self._admit(namespace, media, results)
             reply = self._got_reply(media, results, watermark, queues)
         except BaseException:
             self._give_back(granted)
@@ -143,23 +149,45 @@ class Batches:
             reply.undelivered = partial(self._give_back, granted)
         return reply
 
-    def hit(self, batch: PlainBatch, caller: Caller, most_bytes: int) -> Reply | None:
-        """Returns the reply to a plain batch if L1 answers all of it, in at most so many bytes.
+    def plain_keys(self, batch: PlainBatch) -> Keys | None:
+        """Returns the keys of a plain batch whose body asks for nothing else.
 
-        Else None, and nothing is counted: `get_many` answers it, and refuses it if it is out of rule.
-        Raises `RequestError` (`overloaded`).
+        Else None: `get_many` answers it, and refuses it if it is out of rule.
         """
-        namespace = batch.namespace
         try:
             asked = decode(_GET_DECODERS[batch.media], batch.body)
             check_count(len(asked.keys), self._limits, "$.keys")
-            keys = keys_of(namespace, asked.keys, "$.keys")
+            keys = keys_of(batch.namespace, asked.keys, "$.keys")
         except RequestError:
             return None
         if asked.token or asked.max_lag or asked.lease or len(batch.body) > self._limits.max_body:
             return None
+        return keys if keys else None
+
+    async def get_plainly(self, batch: PlainBatch, keys: Keys, caller: Caller) -> Reply:
+        """Answers a plain batch of these keys, as `get_many` does.
+
+        Raises `RequestError` (`overloaded`).
+        """
+        self._overload.weigh(batch.namespace, len(keys))
+        return await self._answered(batch.media, keys, self.options_of_plain(batch), caller)
+
+    def options_of_plain(self, batch: PlainBatch) -> ReadOptions:
+        """Returns the options of a plain batch: its timeout, if it has one."""
+        if not batch.timeout:
+            return PLAIN
+        seconds = duration_us_of(batch.timeout.decode(), "Cachesvc-Timeout") / SECONDS
+        return ReadOptions(timeout_seconds=min(seconds, self._limits.request_timeout.seconds))
+
+    def hit(self, batch: PlainBatch, keys: Keys, caller: Caller, most_bytes: int) -> Reply | None:
+        """Returns the reply to a plain batch of these keys if L1 answers all of it.
+
+        `most_bytes`: those of the answer without its head. Else None, and nothing is counted. Raises
+        `RequestError` (`overloaded`).
+        """
+        namespace = batch.namespace
         most_bytes = min(most_bytes, self._limits.max_answer)
-        entries = self._reader.peek_all(namespace, keys) if keys else None
+        entries = self._reader.peek_all(namespace, keys)
         if entries is None or (
             len(keys) * self._reader.largest(namespace) > most_bytes
             and sum(len(entry.value) for entry in entries) > most_bytes

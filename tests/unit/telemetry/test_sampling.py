@@ -17,15 +17,6 @@ def test_the_caller_decides_if_it_said_so(ratio: float) -> None:
     deciding = sampling(ratio)
     assert all(deciding.takes(TRACE + b"01") for _ in range(100))
     assert not any(deciding.takes(TRACE + b"00") for _ in range(100))
-    assert deciding.would_take(TRACE + b"01")
-    assert not deciding.would_take(TRACE + b"00")
-
-
-def test_asking_before_counts_nothing() -> None:
-    deciding = sampling(0.1)
-    for _ in range(100):
-        would = [deciding.would_take(b"") for _ in range(3)]
-        assert would == [deciding.takes(b"")] * 3
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.01, 0.3, 0.9])
