@@ -101,7 +101,7 @@ def build(
         clock=clock,
         heartbeat_seconds=service.coherence.heartbeat.seconds,
         skew_us=skew_us,
-        namespaces=list(topology.namespaces),
+        namespaces=topology.namespaces,
         tally=consumer_tally,
         recorder=recorder,
         lags=paths.lags,

@@ -11,7 +11,7 @@ them rest while the first worker of the host does all that for the others.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -139,7 +139,7 @@ class Consumer:
         clock: Clock,
         heartbeat_seconds: float,
         skew_us: int,
-        namespaces: Sequence[str],
+        namespaces: Iterable[str],
         tally: ConsumerTally,
         lags: ChangeLags,
         rivals: Rivals,
@@ -164,7 +164,7 @@ class Consumer:
         self._recent_us = round(RECENT * heartbeat_seconds * SECONDS)
         self._heard_at = heard_at
         self._skew_us = skew_us
-        self._namespaces = namespaces
+        self._namespaces = dict.fromkeys(namespaces)
         self._tally = tally
         self._lags = lags
         self._rivals = rivals
@@ -203,6 +203,10 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
+
+    def take(self, namespaces: Iterable[str]) -> None:
+        """Knows these namespaces, too. One that is gone stays known, as it may come back."""
+        self._namespaces.update(dict.fromkeys(namespaces))
 
     async def run(self) -> None:
         """Takes and applies new changes until it is cancelled."""

@@ -7,6 +7,22 @@ from tests.doubles.edits import InPython, InQueueScript
 from tests.doubles.mutant import Mutant
 
 STREAMS: dict[str, Mutant] = {
+    "new-sources": Mutant(
+        "a namespace that has other `sources` is not announced as changed",
+        (84,),
+        (
+            InPython(
+                "cachesvc.paths.new_sources:NewSources.take",
+                "self._tasks.spawn(self._announce(), ",
+                "(lambda *_: self._pending.clear())(",
+            ),
+        ),
+    ),
+    "new-sources-again": Mutant(
+        "the announcement of other `sources` is given up when the queue does not take it",
+        (84,),
+        (InPython("cachesvc.paths.new_sources:NewSources._announce", "continue", "pass"),),
+    ),
     "append-first": Mutant(
         "an invalidation is applied before its change is appended",
         (6,),

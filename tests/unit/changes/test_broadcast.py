@@ -425,7 +425,12 @@ async def test_an_event_is_rendered_when_a_subscriber_has_it(
 ) -> None:
     rendered: list[Event] = []
     render = Event.render
-    monkeypatch.setattr(Event, "render", lambda event: (rendered.append(event), render(event))[1])
+
+    def noted(event: Event) -> bytes:
+        rendered.append(event)
+        return render(event)
+
+    monkeypatch.setattr(Event, "render", noted)
     broadcast = bounded(clock)
     for digest in range(1, 4):
         broadcast.fences("eu", f"{100 + digest}-0", hard(digest))
