@@ -46,8 +46,8 @@ def test_a_first_position_says_nothing() -> None:
     assert decoded({b"o": b"1"}) == ([], None, False, True)
 
 
-def test_the_last_heartbeat_counts_and_asks_for_a_report() -> None:
-    assert decoded({b"h": b"5"}, {b"p": PAIRS[:16]}, {b"h": b"3"}) == ([Fence(1, 2)], 3, True, True)
+def test_the_last_heartbeat_counts_and_asks_for_no_report() -> None:
+    assert decoded({b"h": b"5"}, {b"p": PAIRS[:16]}, {b"h": b"3"}) == ([Fence(1, 2)], 3, False, True)
 
 
 @pytest.mark.parametrize(
