@@ -104,6 +104,7 @@ servers:
 	command -v memcached >/dev/null || missing="$$missing memcached"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	test -n "$$missing" || exit 0; \
 	if ! command -v apt-get >/dev/null; then as_root=false; \
 	elif [ "$$(id -u)" = 0 ]; then as_root=env; \

@@ -13,7 +13,7 @@ import platform
 import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
@@ -22,6 +22,7 @@ from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
+from cachesvc.app.supervisor import AT_ONCE
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
@@ -74,6 +75,7 @@ class App:
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
         self._is_warm = False
+        self._is_draining = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
         self._certificates = Certificates(service)
@@ -260,6 +262,11 @@ class App:
             *([self._host] if self._host is not None else []),
         ]
 
+    def drain(self) -> None:
+        """Says to load balancers and clients that this instance stops; requests are still served."""
+        self._is_draining = True
+        self._web.drain()
+
     async def stop(self) -> None:
         """Stops listening, lets running requests end, then stops the loops and connections."""
         await self._stack.aclose()
@@ -299,13 +306,14 @@ class App:
         It may, once every region's retained fences are merged (or the region's queue is known to be
         out of reach: then `max_lag` guards the reads), the consumer has asked for changes, and the first
         floor has passed, before which nothing that is loaded could be kept, and the snapshot of L1 is
-        taken, if there is one. Once ready, it stays ready.
+        taken, if there is one. Once ready, it stays ready until it is drained.
         """
         fences, feeds, consumer = self.paths.fences, self._feeds.feeds, self._feeds.consumer
         self._is_warm = self._is_warm or (self._is_settled() and self.paths.warm_restart.is_over)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
-        return self._is_warm, {
+        return self._is_warm and not self._is_draining, {
             "troubles": self._troubles(),
+            "stopping": self._is_draining,
             "region": self.service.region,
             "instance": self.service.instance,
             "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
@@ -360,17 +368,15 @@ async def serve(
     worker: Worker | None = None,
     ready: Callable[[int, str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
+    """Serves until SIGINT or SIGTERM, and `server.drain` more; as a `worker`, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
     `topology_file` is the document that is read again (`topology_file.py`).
     """
     raise_descriptor_limit()
     app = App(service, topology, topology_file=topology_file, worker=worker)
-    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping, at_once = _heeded(loop, is_worker=worker is not None)
     loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -381,8 +387,41 @@ async def serve(
     try:
         ready(starting.result(), app.operations)
         await stopped
+        await _drain(app, at_once)
     finally:
         await app.stop()
+
+
+def _heeded(loop: asyncio.AbstractEventLoop, *, is_worker: bool) -> tuple[asyncio.Event, asyncio.Event]:
+    """Returns two events: a signal asks to stop; another one asks to stop at once.
+
+    A worker is asked by its supervisor alone (`supervisor.py`). A terminal and a service manager send
+    their signals to all processes of a host, so a repeated one means nothing there.
+    """
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+
+    def asked() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    if is_worker:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(AT_ONCE, at_once.set)
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, asked)
+    return stopping, at_once
+
+
+async def _drain(app: App, at_once: asyncio.Event) -> None:
+    """Drains the instance for `server.drain`, or until the event."""
+    if not (seconds := app.service.server.drain.seconds):
+        return
+    log.info("asked to stop: requests are served for %g s more, a second signal ends that", seconds)
+    app.drain()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await at_once.wait()
 
 
 def _state(feed: FenceFeed) -> str:

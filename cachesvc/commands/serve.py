@@ -32,7 +32,7 @@ from cachesvc.telemetry.logs import logs
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
-"""How long workers may take to end beyond `server.shutdown_timeout`."""
+"""How long workers may take to end beyond `server.drain` and `server.shutdown_timeout`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -177,7 +177,7 @@ def _supervise(
         at = address(_host_to_ask(operations.host), operations.port) if operations.port else ""
         _announce(service, topology, lines, address(_host_to_ask(server.host), server.port), at)
 
-    stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
+    stop_seconds = server.drain.seconds + server.shutdown_timeout.seconds + STOP_SECONDS
     if service.l1.snapshot.directory:
         stop_seconds += service.l1.snapshot.timeout.seconds
     return Supervisor(
