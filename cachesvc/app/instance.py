@@ -24,7 +24,9 @@ from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
 from cachesvc.app.supervisor import AT_ONCE
 from cachesvc.app.tasks import Tasks
-from cachesvc.app.topology_file import TopologyFile
+from cachesvc.app.topology_document import TopologyDocument
+from cachesvc.app.topology_store import Started, kept_by, opened
+from cachesvc.changes.document.contract import Document
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
 from cachesvc.config.live import Path as FieldPath
@@ -60,13 +62,15 @@ class App:
         topology: Topology,
         *,
         topology_file: Path | None = None,
+        known: Document | None = None,
         worker: Worker | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`topology_file` is the document that is read again (`topology_file.py`); None: it stays.
+        """`topology_file` is the document, or its seed (`topology_document.py`); None: it stays.
 
-        `worker` is None for an instance that is no worker of several.
+        `known` is the document as the store had it, if it comes from there. `worker` is None for an
+        instance that is no worker of several.
         """
         self._worker = worker
         self.service = service
@@ -135,10 +139,13 @@ class App:
                 service.server.operations.tls, "server.operations.tls"
             ),
         )
-        self._read_again: TopologyFile | None = None
+        self._document: TopologyDocument | None = None
         if topology_file is not None:
-            self._read_again = TopologyFile(topology_file, topology, self._take, service)
-            self._loops.watch([self._read_again.loop])
+            store = opened(service, topology, topology_file, self._certificates)
+            self._document = TopologyDocument(
+                store, topology, self._take, service, known=known, kept=kept_by(service)
+            )
+            self._loops.watch([self._document.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
             self._loops.watch((self._certificates.loop,))
@@ -192,7 +199,7 @@ class App:
         )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
-        metrics.watch("document", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("document", lambda: int(self._document is not None and self._document.is_outdated))
         metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
@@ -281,8 +288,8 @@ class App:
         self._tasks.spawn(self.paths.warm_restart.take(self._is_settled), "snapshot of L1")
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
-        if self._read_again is not None:
-            self._tasks.spawn(self._read_again.run(), self._read_again.loop.name)
+        if self._document is not None:
+            self._tasks.spawn(self._document.run(), self._document.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
         if self._certificates.is_used:
@@ -335,12 +342,13 @@ class App:
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
+            "document": self._document.state() if self._document is not None else {},
             "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
         }
 
     def _waiting(self) -> Sequence[FieldPath]:
-        return self._read_again.waiting if self._read_again is not None else ()
+        return self._document.waiting if self._document is not None else ()
 
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
@@ -348,7 +356,7 @@ class App:
         servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        outdated = self._read_again.trouble if self._read_again is not None else ""
+        outdated = self._document.trouble if self._document is not None else ""
         return [
             *([outdated] if outdated else []),
             *servers,
@@ -362,19 +370,17 @@ class App:
 
 async def serve(
     service: Service,
-    topology: Topology,
+    started: Started,
     *,
-    topology_file: Path | None = None,
     worker: Worker | None = None,
     ready: Callable[[int, str], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM, and `server.drain` more; as a `worker`, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
-    `topology_file` is the document that is read again (`topology_file.py`).
     """
     raise_descriptor_limit()
-    app = App(service, topology, topology_file=topology_file, worker=worker)
+    app = App(service, started.topology, topology_file=started.file, known=started.known, worker=worker)
     loop = asyncio.get_running_loop()
     stopping, at_once = _heeded(loop, is_worker=worker is not None)
     loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")

@@ -126,10 +126,11 @@ COMMANDS = {
         lambda options, _: size.run(options),
     ),
     "topology": Command(
-        "Says what another topology document changes, and what is wrong with that.",
-        "0 if nothing changes; 1 if it must not be rolled out, or a document is wrong; 2 if something changes.",
+        "Says what another topology document changes, and puts versions of it in force.",
+        "0 if nothing changes; 1 if it is refused, a document is wrong, or no store answers;"
+        " 2 if something changes.",
         topology.add_arguments,
-        lambda options, _: topology.run(options),
+        topology.run,
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -228,15 +228,20 @@ def _commands() -> Iterator[str]:
         yield f"### `cachesvc {name}`"
         yield _wrapped(f"{COMMANDS[name].purpose} Exit codes: {COMMANDS[name].exit_codes}")
         yield "\n".join(_argument(action) for action in _arguments(command))
+        for what, inner in _subparsers(command).items():
+            yield f"#### `cachesvc {name} {what}`"
+            yield _wrapped(inner.description or "")
+            yield "\n".join(_argument(action) for action in _arguments(inner))
 
 
 def _subparsers(whole: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    (found,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
-    return found
+    found = [action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
+    return found[0] if found else {}
 
 
 def _arguments(command: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [action for action in command._actions if not isinstance(action, argparse._HelpAction)]
+    beside = (argparse._HelpAction, argparse._SubParsersAction)
+    return [action for action in command._actions if not isinstance(action, beside)]
 
 
 def _argument(action: argparse.Action) -> str:

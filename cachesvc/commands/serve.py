@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -18,6 +17,7 @@ from msgspec.structs import replace
 from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
 from cachesvc.app.supervisor import BEAT_SECONDS, Supervisor
+from cachesvc.app.topology_store import Started, at_start
 from cachesvc.commands import documents
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
@@ -69,9 +69,16 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # A terminal that closes, or a log rotation that asks every service to read its settings again, must
     # not kill an instance: the default handling of SIGHUP would.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    started = None
+    if documents.topology is not None:
+        try:
+            # Its loop ends before the first worker is made, which would have it as a copy.
+            started = asyncio.run(at_start(service, documents.topology, options.topology))
+        except KeyboardInterrupt:
+            return 0
     if count_of(service.server) > 1:
-        return _serve_with_workers(service, documents.topology, options.topology, environ)
-    return _run(service, _serve(service, documents.topology, options.topology, environ))
+        return _serve_with_workers(service, started, environ)
+    return _run(service, _serve(service, started, environ))
 
 
 def _run(service: Service, serving: Coroutine[Any, Any, None]) -> int:
@@ -105,59 +112,51 @@ def _refused(service: Service, error: OSError) -> int:
     )
 
 
-async def _serve(
-    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
-) -> None:
-    if topology is not None:
-        await _announce_and_serve(service, topology, [], topology_file)
+async def _serve(service: Service, started: Started | None, environ: Mapping[str, str]) -> None:
+    if started is not None:
+        await _announce_and_serve(service, started, [])
         return
-    started = await embedded(service, environ)
+    servers = await embedded(service, environ)
     try:
-        check_together(service, started.topology)
-        await _announce_and_serve(service, started.topology, started.lines)
+        check_together(service, servers.topology)
+        await _announce_and_serve(service, Started(servers.topology, None), servers.lines)
     finally:
-        await started.stop()
+        await servers.stop()
 
 
-async def _announce_and_serve(
-    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
-) -> None:
+async def _announce_and_serve(service: Service, started: Started, lines: Sequence[str]) -> None:
     def ready(port: int, operations: str = "") -> None:
         at = address(_host_to_ask(service.server.host), port)
         if operations:
             host, _, number = operations.rpartition(":")
             operations = address(_host_to_ask(host.strip("[]")), int(number))
-        _announce(service, topology, lines, at, operations)
+        _announce(service, started.topology, lines, at, operations)
 
-    await app.serve(service, topology, topology_file=topology_file, ready=ready)
+    await app.serve(service, started, ready=ready)
 
 
 # several workers -----------------------------------------------------------------------------------
 
 
-def _serve_with_workers(
-    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
-) -> int:
+def _serve_with_workers(service: Service, started: Started | None, environ: Mapping[str, str]) -> int:
     """Serves as the supervisor of the workers, which share embedded servers if there are any."""
-    if topology is not None:
-        return _supervise(service, topology, [], topology_file)
+    if started is not None:
+        return _supervise(service, started, [])
     try:
         # Its loop ends before the first worker is made, which would have it as a copy.
-        started = asyncio.run(embedded(service, environ))
+        servers = asyncio.run(embedded(service, environ))
     except KeyboardInterrupt:
         return 0
     try:
-        check_together(part_of(service), started.topology)
-        return _supervise(service, started.topology, started.lines)
+        check_together(part_of(service), servers.topology)
+        return _supervise(service, Started(servers.topology, None), servers.lines)
     except KeyboardInterrupt:
         return 0
     finally:
-        asyncio.run(started.stop())
+        asyncio.run(servers.stop())
 
 
-def _supervise(
-    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
-) -> int:
+def _supervise(service: Service, started: Started, lines: Sequence[str]) -> int:
     server, operations = service.server, service.server.operations
     try:
         _refuse_taken(server.host, server.port)
@@ -165,17 +164,17 @@ def _supervise(
             _refuse_taken(operations.host, operations.port)
     except OSError as error:
         return _refused(service, error)
-    family, workers = secrets.token_hex(8), workers_of(service, topology)
+    family, workers = secrets.token_hex(8), workers_of(service, started.topology)
 
     def work(number: int, restarts: int, serves: Callable[[], None]) -> int:
         own, worker = workers[number]
         logs.set_up(own)
         worker = replace(worker, family=family, restarts=restarts)
-        return _run(own, _serve_as(own, topology, topology_file, worker, serves))
+        return _run(own, _serve_as(own, started, worker, serves))
 
     def serving() -> None:
         at = address(_host_to_ask(operations.host), operations.port) if operations.port else ""
-        _announce(service, topology, lines, address(_host_to_ask(server.host), server.port), at)
+        _announce(service, started.topology, lines, address(_host_to_ask(server.host), server.port), at)
 
     stop_seconds = server.drain.seconds + server.shutdown_timeout.seconds + STOP_SECONDS
     if service.l1.snapshot.directory:
@@ -189,13 +188,7 @@ def _supervise(
     ).run()
 
 
-async def _serve_as(
-    service: Service,
-    topology: Topology,
-    topology_file: Path | None,
-    worker: Worker,
-    serves: Callable[[], None],
-) -> None:
+async def _serve_as(service: Service, started: Started, worker: Worker, serves: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def beat() -> None:
@@ -205,7 +198,7 @@ async def _serve_as(
     def ready(_: int, __: str) -> None:
         beat()
 
-    await app.serve(service, topology, topology_file=topology_file, worker=worker, ready=ready)
+    await app.serve(service, started, worker=worker, ready=ready)
 
 
 def _refuse_taken(host: str, port: int) -> None:

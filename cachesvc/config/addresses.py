@@ -31,6 +31,7 @@ _TLS_QUERY = re.compile(
 )
 _CERTIFICATES = ("none", "optional", "required")
 _KEY = "{key}"
+_PREFIX = re.compile(r"[A-Za-z0-9_./-]{0,128}")
 _URL_CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})*")
 _DOTS = re.compile(r"(?:\.|%2[Ee])+")
 
@@ -97,6 +98,19 @@ def memcached_fault(address: str) -> str:
     if any(sign in address for sign in "@/?#"):
         return "it may hold host and port only"
     return _server_fault(f"tcp://{address}") or ("" if _port(address) else "it names no port")
+
+
+def store_fault(store: str) -> str:
+    """Says what is wrong with the place of the topology document."""
+    if store in ("file", "queue"):
+        return ""
+    if not store.startswith(("etcd://", "etcds://")):
+        return f"{without_userinfo(store)!r} is none of file, queue and etcd://host:port/prefix"
+    servers, _, prefix = store.partition("://")[2].partition("/")
+    for server in servers.split(","):
+        if fault := http_fault(f"http://{server}"):
+            return f"must be etcd://host:port,host:port/prefix: {fault}"
+    return "" if _PREFIX.fullmatch(prefix) else "must end with a prefix of letters, digits and -_./ alone"
 
 
 class Watched(Struct, frozen=True):

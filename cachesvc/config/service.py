@@ -16,10 +16,10 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cachesvc.config.addresses import host_fault, http_fault
+from cachesvc.config.addresses import host_fault, http_fault, store_fault
 from cachesvc.config.bearer import bearer_headers
 from cachesvc.config.callers import Callers, check_anonymous, has_secrets
-from cachesvc.config.document import Secret, parse, read_struct
+from cachesvc.config.document import Secret, parse, parse_text, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.l1_rooms import note_rooms
 from cachesvc.config.logins import (
@@ -406,6 +406,22 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     `auto` is `console` on a terminal and `json` otherwise."""
 
 
+class TopologyDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where this instance finds the topology document, and the versions that come after it."""
+
+    store: str = "file"
+    """`file`: in the file of `--topology`, which is looked at twice a second. `queue`: in the
+    queues of all regions, where `cachesvc topology put` writes it. `etcd://host:port,host:port/prefix`
+    (`etcds://…` with TLS): in etcd, below the prefix (`cachesvc` if none is given). With `queue` and
+    etcd the file is the seed: an instance starts with it if it reaches no store and has kept no later
+    version, and `queue` finds the queues by it."""
+    directory: str = ""
+    """The directory, on a local disk, in which this instance keeps the last good document that
+    came from a store: a file for each instance, which only its user can read, as it holds the
+    document's secrets. A start without the store takes it, if its version is above that of the seed.
+    Empty: nothing is kept, and such a start takes the seed."""
+
+
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The service document: one instance and its settings. Every field has a default."""
 
@@ -437,6 +453,8 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Traces, metrics and logs."""
+    document: TopologyDocument = field(default_factory=TopologyDocument)
+    """Where the topology document is."""
     zone: str = ""
     """The zone of this instance in its region; its name is formed like a region's. Empty: the
     one that the topology has for it (`regions.NAME.zones`). With `rings: zone` it says which
@@ -503,6 +521,18 @@ def load_topology(path: Path) -> Topology:
     return topology
 
 
+def topology_of(text: str, name: str) -> Topology:
+    """Returns the shared document of this text; `name` stands in the messages of errors.
+
+    Raises `ConfigError` with every mistake.
+    """
+    found = Mistakes()
+    topology = read_struct(parse_text(text, name=name, found=found), Topology, found=found)
+    check_topology(topology, found)
+    found.end()
+    return topology
+
+
 def read_topology(path: Path, found: Mistakes) -> Topology:
     """Returns the shared document as far as it can be read; its mistakes are noted in `found`."""
     topology = read_struct(_parsed(path, found), Topology, found=found)
@@ -563,6 +593,8 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         check_listener(service.server.tls, "$.server.tls", found)
         check_listener(service.server.operations.tls, "$.server.operations.tls", found)
         check_clients(service.tls, "$.tls", found)
+        fault = store_fault(service.document.store)
+        found.require(not fault, "$.document.store", fault)
         _check_coherence(service.coherence, found)
         _check_telemetry(service.telemetry, found)
         found.require(

@@ -1,4 +1,4 @@
-"""`cachesvc topology diff OLD NEW`: what a document changes, before it is rolled out.
+"""`cachesvc topology`: what a document changes, before it is rolled out; its versions in a store.
 
 Exit codes: 0 if nothing changes; 1 if the document must not be rolled out, or is wrong; 2 if it
 changes something.
@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cachesvc.commands.arguments import tell_mistakes
+from cachesvc.commands.topology import versions
 from cachesvc.commands.topology.difference import Difference, difference
 from cachesvc.commands.topology.page import page
 from cachesvc.config.service import load_topology
@@ -21,8 +22,15 @@ from cachesvc.model.errors import ConfigError
 NOTHING, REFUSED, CHANGES = 0, 1, 2
 
 
-def add_arguments(parser: argparse.ArgumentParser, _: Mapping[str, str]) -> None:
-    parser.add_argument("what", choices=("diff",), help="`diff` says what NEW changes. It changes nothing.")
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Adds `diff`, and the commands of `versions.py`."""
+    commands = parser.add_subparsers(dest="what", required=True, metavar="what")
+    purpose = "Says what NEW changes. It changes nothing."
+    _add_diff(commands.add_parser("diff", help=purpose, description=purpose))
+    versions.add_commands(commands, environ)
+
+
+def _add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", type=Path, metavar="OLD", help="The topology document that is in force.")
     parser.add_argument("new", type=Path, metavar="NEW", help="The one that is to come.")
     parser.add_argument(
@@ -34,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser, _: Mapping[str, str]) -> None
     parser.add_argument("--json", action="store_true", help="Prints the difference in JSON.")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the difference and returns the exit code."""
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Runs one of the commands and returns the exit code. Raises `TierError`."""
     try:
+        if options.what in versions.COMMANDS:
+            return versions.run(options, environ)
         found = _difference(options)
     except ConfigError as error:
         tell_mistakes(error)

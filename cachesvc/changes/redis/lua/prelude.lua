@@ -30,6 +30,7 @@
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash
 --   shares:…           shares of limits that hold for the region (shares.lua)
+--   topology:…         versions of the topology document (put_document.lua)
 --   audit              stream of the audit items: who invalidated what, and when
 local call, match, format = redis.call, string.match, string.format
 

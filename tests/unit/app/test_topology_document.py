@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.app.topology_file import TopologyFile
+from cachesvc.app.topology_document import TopologyDocument
+from cachesvc.changes.document.file import FileDocument
 from cachesvc.config.callers import Callers
 from cachesvc.config.limits import Rate, Rates
 from cachesvc.config.service import load_topology
@@ -28,7 +29,7 @@ class Taken(list[Callers | None]):
     def __init__(self, path: Path, callers: str) -> None:
         self.path = path
         self.write(callers)
-        self.file = TopologyFile(path, load_topology(path), self._take)
+        self.file = TopologyDocument(FileDocument(path), load_topology(path), self._take)
 
     def _take(self, topology: Topology) -> None:
         self.append(topology.callers)
@@ -97,7 +98,7 @@ def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
     declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web}\n"
     text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
     taken.path.write_text(text + anonymous("read:a"))
-    taken.file = TopologyFile(taken.path, load_topology(taken.path), taken._take)
+    taken.file = TopologyDocument(FileDocument(taken.path), load_topology(taken.path), taken._take)
     before = load_topology(taken.path)
     new = text.replace("  a: {owner: web}\n", declared).replace("version: 1", "version: 2")
     taken.path.write_text(new + anonymous("read:a"))

@@ -1,0 +1,150 @@
+"""Follows the topology document while an instance runs: what may change meanwhile.
+
+changed, and right ──► what `config/live.py` names is in force; what waits for a restart is said
+changed, and wrong ──► the document before stays in force; log, metric and /readyz?verbose say so
+`callers` are gone ──► the same: an instance must not open its door because of a slip
+the store is away  ──► nothing changes; /readyz?verbose says so
+
+The last good document from a numbered store is kept on disk (`changes/document/kept.py`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from cachesvc.changes.document.contract import Document, DocumentStore
+from cachesvc.changes.document.kept import KeptDocument
+from cachesvc.config.live import Path as FieldPath
+from cachesvc.config.live import changed, taken, waiting
+from cachesvc.config.service import Service, check_together, topology_of
+from cachesvc.config.topology import Topology
+from cachesvc.model.errors import ConfigError
+from cachesvc.telemetry.loops import Loop
+from cachesvc.telemetry.outage import Outage
+
+log = logging.getLogger(__name__)
+
+NAMED = 8
+"""The most fields that a line names."""
+
+
+class TopologyDocument:
+    """The topology document of one instance, with what may change as it stands there now."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        topology: Topology,
+        take: Callable[[Topology], None],
+        service: Service | None = None,
+        *,
+        known: Document | None = None,
+        kept: KeptDocument | None = None,
+    ) -> None:
+        """`topology` is what the instance has started with; `take` is called with another one.
+
+        `known` is the same as the store had it, if it comes from there. A document that does not go together with
+        `service` is wrong. Good documents are written into `kept`.
+        """
+        self.store = store
+        self._service = service
+        self._topology = topology
+        self.waiting: list[FieldPath] = []
+        """The fields of the document that take effect at the next start."""
+        self._take = take
+        self._known = known.version if known else store.seed(topology.version)
+        """The version that the store was last seen to have, good or not."""
+        self.version = known.version if known else None
+        """The version that was found right last; None if none was yet."""
+        self._kept = kept
+        self._outage = Outage(f"taking the topology document of {store.where}", log)
+        self.loop = Loop("changes of the topology document")
+        self._refused = ""
+        if known is not None:
+            store.accepted(known)
+
+    def __repr__(self) -> str:
+        return f"<TopologyDocument of {self.store.where} [{self.trouble or 'in force'}]>"
+
+    @property
+    def trouble(self) -> str:
+        """The reason why the document of before is in force, for people; empty if there is none."""
+        return self._refused or self.store.trouble
+
+    @property
+    def is_outdated(self) -> bool:
+        return bool(self.trouble)
+
+    def state(self) -> Mapping[str, object]:
+        """The version that was found right last, and the store, for `/readyz?verbose`."""
+        version = self.version
+        return {
+            "version": version.number if version else self._topology.version,
+            "hash": version.hash[:12] if version else "",
+            "author": version.author if version else "",
+            "put_at": _time(version.at_us) if version and version.at_us else "",
+            "reason": version.reason if version else "",
+            "store": self.store.said,
+            "kept": self._kept.said if self._kept else "",
+        }
+
+    async def run(self) -> None:
+        """Follows the store until it is cancelled."""
+        try:
+            await self.loop.run(self._follow)
+        finally:
+            await self.store.close()
+
+    async def _follow(self) -> None:
+        await self._meet(self.store.watch(self._known))
+
+    async def look(self) -> None:
+        """Looks whether there is another document, and takes what may change if all of it is right."""
+        await self._meet(self.store.look(self._known))
+
+    async def _meet(self, coming: Awaitable[Document | None]) -> None:
+        if (document := await coming) is None:
+            return
+        try:
+            topology, waits = await asyncio.to_thread(self._read, document)
+        except ConfigError as error:
+            self._known = document.version
+            self._refused = f"the topology document of before is in force: {str(error).splitlines()[0]}"
+            self._outage.failed(error)
+            return
+        self._known = self.version = document.version
+        self._refused = ""
+        if self._outage.is_on:
+            self._outage.worked()
+        if paths := list(changed(self._topology, topology)):
+            self._topology = topology
+            self._take(topology)
+            log.info("the topology document has changed, in force: %s", named(paths))
+        if waits and waits != self.waiting:
+            log.warning("the topology document has changed, in force after a restart: %s", named(waits))
+        self.waiting = waits
+        self.store.accepted(document)
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.keep, document)
+
+    def _read(self, document: Document) -> tuple[Topology, list[FieldPath]]:
+        """Returns the topology in force, and what waits for a restart. Raises `ConfigError`."""
+        name = self.store.where
+        topology = topology_of(document.text, name)
+        if self._service is not None:
+            check_together(self._service, topology)
+        if topology.callers is None and self._topology.callers is not None:
+            why = "has no `callers` any more: with none, instances have to be started anew"
+            raise ConfigError(f"{name}: $.callers", why)
+        return taken(self._topology, topology), waiting(self._topology, topology)
+
+
+def named(paths: Sequence[FieldPath]) -> str:
+    """Returns the fields as people write them, the first few by name: `namespaces.pages.ttl`."""
+    shown = ", ".join(".".join(path) for path in paths[:NAMED])
+    return shown if len(paths) <= NAMED else f"{shown} and {len(paths) - NAMED} more"
+
+
+def _time(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).isoformat()
