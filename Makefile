@@ -24,7 +24,7 @@ TO_DEVELOP := $(VENV)/.installed-to-develop
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--topology …" for others)
+run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--namespaces ns.yaml" for yours, "--topology …" for other servers)
 	@exec $(BIN)/python -m cachesvc serve $(ARGS)
 
 test: $(TO_DEVELOP) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)

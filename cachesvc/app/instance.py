@@ -30,7 +30,7 @@ from cachesvc.changes.document.contract import Document
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
 from cachesvc.config.live import Path as FieldPath
-from cachesvc.config.service import Service
+from cachesvc.config.service import Service, topology_of
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import Worker
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
@@ -63,14 +63,15 @@ class App:
         *,
         topology_file: Path | None = None,
         known: Document | None = None,
+        read: Callable[[str, str], Topology] = topology_of,
         worker: Worker | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """`topology_file` is the document, or its seed (`topology_document.py`); None: it stays.
 
-        `known` is the document as the store had it, if it comes from there. `worker` is None for an
-        instance that is no worker of several.
+        `known` is the document as the store had it, if it comes from there; `read` reads others.
+        `worker` is None for an instance that is no worker of several.
         """
         self._worker = worker
         self.service = service
@@ -143,7 +144,7 @@ class App:
         if topology_file is not None:
             store = opened(service, topology, topology_file, self._certificates)
             self._document = TopologyDocument(
-                store, topology, self._take, service, known=known, kept=kept_by(service)
+                store, topology, self._take, service, known=known, kept=kept_by(service), read=read
             )
             self._loops.watch([self._document.loop])
         self._loops.watch(self._web.loops)
@@ -269,6 +270,16 @@ class App:
             *([self._host] if self._host is not None else []),
         ]
 
+    def hang_up(self) -> None:
+        """Has the topology document and certificates read again (SIGHUP)."""
+        self._tasks.spawn(self._read_again(), "reading again")
+
+    async def _read_again(self) -> None:
+        await asyncio.to_thread(self._certificates.look)
+        if self._document is not None:
+            await self._document.look()
+        log.info("SIGHUP: the topology document and certificates are read again, settings at the start only")
+
     def drain(self) -> None:
         """Says to load balancers and clients that this instance stops; requests are still served."""
         self._is_draining = True
@@ -380,10 +391,17 @@ async def serve(
     `ready` is called once, with the bound data port and the address of the operations port.
     """
     raise_descriptor_limit()
-    app = App(service, started.topology, topology_file=started.file, known=started.known, worker=worker)
+    app = App(
+        service,
+        started.topology,
+        topology_file=started.file,
+        known=started.known,
+        read=started.read,
+        worker=worker,
+    )
     loop = asyncio.get_running_loop()
     stopping, at_once = _heeded(loop, is_worker=worker is not None)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")
+    loop.add_signal_handler(signal.SIGHUP, app.hang_up)
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # a start may hang, for instance in the look-up of `server.host`

@@ -4,6 +4,7 @@
     a worker hangs             it is killed: its loop has not told of itself for `hung_seconds`
     SIGTERM, SIGINT            all workers are asked to end, and end as one process does; a second
                                one ends their drain at once (`AT_ONCE`)
+    SIGHUP                     all workers are told, and read their files again
     the supervisor is killed   the kernel sends every worker SIGTERM (`PR_SET_PDEATHSIG`)
 
 A worker is a fork, so it has the documents as they were read at the start. The supervisor has one
@@ -143,7 +144,7 @@ class Supervisor:
         if any(number in heard for number in _ASKED_TO_STOP):
             return False
         if signal.SIGHUP in heard:
-            log.warning("SIGHUP: settings are read at the start only")
+            self._signal(signal.SIGHUP)
         return self._look_after()
 
     def _seconds_to_next_look(self) -> float | None:

@@ -41,6 +41,7 @@ class TopologyDocument:
         *,
         known: Document | None = None,
         kept: KeptDocument | None = None,
+        read: Callable[[str, str], Topology] = topology_of,
     ) -> None:
         """`topology` is what the instance has started with; `take` is called with another one.
 
@@ -58,6 +59,7 @@ class TopologyDocument:
         self.version = known.version if known else None
         """The version that was found right last; None if none was yet."""
         self._kept = kept
+        self._read_text = read
         self._outage = Outage(f"taking the topology document of {store.where}", log)
         self.loop = Loop("changes of the topology document")
         self._refused = ""
@@ -131,7 +133,7 @@ class TopologyDocument:
     def _read(self, document: Document) -> tuple[Topology, list[FieldPath]]:
         """Returns the topology in force, and what waits for a restart. Raises `ConfigError`."""
         name = self.store.where
-        topology = topology_of(document.text, name)
+        topology = self._read_text(document.text, name)
         if self._service is not None:
             check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:
