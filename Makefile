@@ -98,19 +98,21 @@ lock: ## Write the pinned versions and their hashes anew from both pyproject.tom
 	echo setuptools | $(PIN) $(PROJECT) - --constraints $(PINS)/dev.txt --output-file $(PINS)/run.txt
 	rm -rf .run/lock
 
-# The integration tests run against real servers, which they start and stop themselves.
+# The integration tests run against real servers, which they start and stop themselves. Those with etcd and
+# HAProxy are skipped where these are not installed and cannot be.
 servers:
-	@missing=; \
+	@missing=; wanted=; \
 	command -v memcached >/dev/null || missing="$$missing memcached"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
-	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
-	test -n "$$missing" || exit 0; \
+	command -v etcd >/dev/null || wanted=" etcd-server"; \
+	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || wanted="$$wanted haproxy"; \
+	test -n "$$missing$$wanted" || exit 0; \
 	if ! command -v apt-get >/dev/null; then as_root=false; \
 	elif [ "$$(id -u)" = 0 ]; then as_root=env; \
 	elif sudo -n true 2>/dev/null; then as_root="sudo -n env"; \
 	else as_root=false; fi; \
-	echo "missing:$$missing"; \
+	test -z "$$missing" || echo "missing:$$missing"; \
 	{ $$as_root DEBIAN_FRONTEND=noninteractive apt-get update -q \
-	  && $$as_root DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; } \
-	  || { echo "Install these packages, then run make again:$$missing" >&2; exit 1; }
+	  && $$as_root DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing $$wanted; } \
+	  || test -z "$$missing" || { echo "Install these packages, then run make again:$$missing" >&2; exit 1; }

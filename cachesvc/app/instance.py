@@ -14,6 +14,7 @@ import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
@@ -29,9 +30,10 @@ from cachesvc.app.topology_store import Started, kept_by, opened
 from cachesvc.changes.document.contract import Document
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
+from cachesvc.changes.strangers import Strangers
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service, topology_of
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Region, Topology
 from cachesvc.config.workers import Worker
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
 from cachesvc.telemetry.loops import Loop, Loops
@@ -39,7 +41,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble
+from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble, stranger
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
@@ -141,12 +143,16 @@ class App:
             ),
         )
         self._document: TopologyDocument | None = None
+        self._strangers: Strangers | None = None
         if topology_file is not None:
             store = opened(service, topology, topology_file, self._certificates)
             self._document = TopologyDocument(
                 store, topology, self._take, service, known=known, kept=kept_by(service), read=read
             )
-            self._loops.watch([self._document.loop])
+            self._strangers = Strangers(
+                self._backends.streams[service.region], partial(_regions_of, self._document)
+            )
+            self._loops.watch([self._document.loop, self._strangers.loop])
         self._loops.watch(self._web.loops)
         if self._certificates.is_used:
             self._loops.watch((self._certificates.loop,))
@@ -201,6 +207,8 @@ class App:
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
         metrics.watch("document", lambda: int(self._document is not None and self._document.is_outdated))
+        metrics.watch("document_info", self._document_info)
+        metrics.watch("strangers", lambda: len(self._outside()))
         metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
@@ -270,16 +278,6 @@ class App:
             *([self._host] if self._host is not None else []),
         ]
 
-    def hang_up(self) -> None:
-        """Has the topology document and certificates read again (SIGHUP)."""
-        self._tasks.spawn(self._read_again(), "reading again")
-
-    async def _read_again(self) -> None:
-        await asyncio.to_thread(self._certificates.look)
-        if self._document is not None:
-            await self._document.look()
-        log.info("SIGHUP: the topology document and certificates are read again, settings at the start only")
-
     def drain(self) -> None:
         """Says to load balancers and clients that this instance stops; requests are still served."""
         self._is_draining = True
@@ -301,6 +299,8 @@ class App:
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         if self._document is not None:
             self._tasks.spawn(self._document.run(), self._document.loop.name)
+        if self._strangers is not None:
+            self._tasks.spawn(self._strangers.run(), self._strangers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
         if self._certificates.is_used:
@@ -361,6 +361,20 @@ class App:
     def _waiting(self) -> Sequence[FieldPath]:
         return self._document.waiting if self._document is not None else ()
 
+    def _document_info(self) -> Mapping[tuple[str, ...], int]:
+        if self._document is None:
+            return {}
+        return {(str(self._document.found.version), self._document.content): 1}
+
+    def _outside(self) -> Sequence[str]:
+        return self._strangers.names if self._strangers is not None else ()
+
+    def reload(self) -> None:
+        """Looks at the store of the topology document and at certificates now."""
+        if self._document is not None:
+            self._tasks.spawn(self._document.look(), "look at the topology document")
+        self._tasks.spawn(asyncio.to_thread(self._certificates.look), "look at certificates")
+
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
@@ -370,6 +384,7 @@ class App:
         outdated = self._document.trouble if self._document is not None else ""
         return [
             *([outdated] if outdated else []),
+            *map(stranger, self._outside()),
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),
@@ -401,7 +416,7 @@ async def serve(
     )
     loop = asyncio.get_running_loop()
     stopping, at_once = _heeded(loop, is_worker=worker is not None)
-    loop.add_signal_handler(signal.SIGHUP, app.hang_up)
+    loop.add_signal_handler(signal.SIGHUP, _reload, app)
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # a start may hang, for instance in the look-up of `server.host`
@@ -446,6 +461,15 @@ async def _drain(app: App, at_once: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await at_once.wait()
+
+
+def _reload(app: App) -> None:
+    log.warning("SIGHUP: the topology document and certificates are read; other settings at a start only")
+    app.reload()
+
+
+def _regions_of(document: TopologyDocument) -> Mapping[str, Region]:
+    return document.found.regions
 
 
 def _state(feed: FenceFeed) -> str:

@@ -9,9 +9,12 @@ The last good document from a numbered store is kept on disk (`changes/document/
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+
+import msgspec
 
 from cachesvc.changes.document.contract import Document, DocumentStore
 from cachesvc.changes.document.kept import KeptDocument
@@ -25,6 +28,7 @@ from cachesvc.telemetry.outage import Outage
 
 log = logging.getLogger(__name__)
 
+HASH_DIGITS = 12
 NAMED = 8
 """The most fields that a line names."""
 
@@ -45,12 +49,16 @@ class TopologyDocument:
     ) -> None:
         """`topology` is what the instance has started with; `take` is called with another one.
 
-        `known` is the same as the store had it, if it comes from there. A document that does not go together with
-        `service` is wrong. Good documents are written into `kept`.
+        `known` is the same as the store had it, if it comes from there. A document that does not go
+        together with `service` is wrong. Good documents are written into `kept`.
         """
         self.store = store
         self._service = service
         self._topology = topology
+        self.found = topology
+        """The newest document that was found right, with what waits for the next start."""
+        self.content = content_of(topology)
+        """The hash of what that document says, whatever its text; a few digits of it."""
         self.waiting: list[FieldPath] = []
         """The fields of the document that take effect at the next start."""
         self._take = take
@@ -63,6 +71,7 @@ class TopologyDocument:
         self._outage = Outage(f"taking the topology document of {store.where}", log)
         self.loop = Loop("changes of the topology document")
         self._refused = ""
+        self._turn = asyncio.Lock()
         if known is not None:
             store.accepted(known)
 
@@ -82,8 +91,8 @@ class TopologyDocument:
         """The version that was found right last, and the store, for `/readyz?verbose`."""
         version = self.version
         return {
-            "version": version.number if version else self._topology.version,
-            "hash": version.hash[:12] if version else "",
+            "version": self.found.version,
+            "content": self.content,
             "author": version.author if version else "",
             "put_at": _time(version.at_us) if version and version.at_us else "",
             "reason": version.reason if version else "",
@@ -102,21 +111,28 @@ class TopologyDocument:
         await self._meet(self.store.watch(self._known))
 
     async def look(self) -> None:
-        """Looks whether there is another document, and takes what may change if all of it is right."""
+        """Looks whether there is another document, and takes what may change if it is right."""
         await self._meet(self.store.look(self._known))
 
     async def _meet(self, coming: Awaitable[Document | None]) -> None:
-        if (document := await coming) is None:
+        document = await coming
+        if document is not None:
+            async with self._turn:
+                await self._take_in(document)
+
+    async def _take_in(self, document: Document) -> None:
+        if document.version == self._known:  # SIGHUP and the watch have found the same one
             return
         try:
-            topology, waits = await asyncio.to_thread(self._read, document)
+            found, topology, waits = await asyncio.to_thread(self._read, document)
+            content = await asyncio.to_thread(content_of, found)
         except ConfigError as error:
             self._known = document.version
             self._refused = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
             return
         self._known = self.version = document.version
-        self._refused = ""
+        self._refused, self.found, self.content = "", found, content
         if self._outage.is_on:
             self._outage.worked()
         if paths := list(changed(self._topology, topology)):
@@ -130,8 +146,11 @@ class TopologyDocument:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.keep, document)
 
-    def _read(self, document: Document) -> tuple[Topology, list[FieldPath]]:
-        """Returns the topology in force, and what waits for a restart. Raises `ConfigError`."""
+    def _read(self, document: Document) -> tuple[Topology, Topology, list[FieldPath]]:
+        """Returns the document, what is in force of it, and what waits for a restart.
+
+        Raises `ConfigError`.
+        """
         name = self.store.where
         topology = self._read_text(document.text, name)
         if self._service is not None:
@@ -139,7 +158,16 @@ class TopologyDocument:
         if topology.callers is None and self._topology.callers is not None:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{name}: $.callers", why)
-        return taken(self._topology, topology), waiting(self._topology, topology)
+        return topology, taken(self._topology, topology), waiting(self._topology, topology)
+
+
+def content_of(topology: Topology) -> str:
+    """Returns a short hash of what a document says: comments and order do not count.
+
+    Documents of one version with different hashes are different.
+    """
+    encoded = msgspec.json.encode(topology, enc_hook=str, order="deterministic")
+    return hashlib.sha256(encoded).hexdigest()[:HASH_DIGITS]
 
 
 def named(paths: Sequence[FieldPath]) -> str:

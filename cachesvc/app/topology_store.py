@@ -16,6 +16,7 @@ from cachesvc.changes.document.file import FileDocument
 from cachesvc.changes.document.kept import KeptDocument
 from cachesvc.changes.document.queue import QueueDocument
 from cachesvc.changes.document.queues import QueueDocuments
+from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service, check_together, topology_of
 from cachesvc.config.topology import Topology
 from cachesvc.config.workers import names_of, part_of
@@ -27,6 +28,13 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 3.0
 """How long a start waits for the store."""
+
+
+UNSEALED = (
+    "versions of the topology document are not sealed: whoever writes to its store can change all of it. "
+    "Give all instances and operators a key (CACHESVC_DOCUMENT_KEYS, or document.keys_file; "
+    "`openssl rand -hex 32` makes one)"
+)
 
 
 class Started(NamedTuple):
@@ -51,7 +59,13 @@ def opened(service: Service, topology: Topology, file: Path, certificates: Certi
 def of_queues(urls: Mapping[str, str], service: Service, certificates: Certificates) -> DocumentStore:
     """Returns the store in these queues, by the names of their regions."""
     access = access_of(service.redis, "queues", service.sentinel, certificates.clients("redis"))
-    return QueueDocuments({name: QueueDocument(url, name, access) for name, url in urls.items()})
+    keys = keys_of(service)
+    return QueueDocuments({name: QueueDocument(url, name, access, keys) for name, url in urls.items()})
+
+
+def keys_of(service: Service) -> tuple[bytes, ...]:
+    """Returns the keys by which versions are sealed, the one that seals first."""
+    return seal_keys(service.document.keys, "$.document.keys")
 
 
 def kept_by(service: Service) -> KeptDocument | None:
@@ -63,23 +77,32 @@ def kept_by(service: Service) -> KeptDocument | None:
 
 async def at_start(service: Service, seed: Topology, file: Path) -> Started:
     """Returns the document to start with. Nothing stays open."""
+    started = Started(seed, file)
     if service.document.store == "file":
-        return Started(seed, file)
-    found = [await _stored(service, seed, file), *await asyncio.to_thread(_kept, service)]
-    later = [one for one in found if one is not None and one.version.number >= seed.version]
-    for document in sorted(later, key=lambda one: -one.version.number):
-        try:
-            topology = topology_of(document.text, f"{document.version}")
-            check_together(part_of(service), topology)
-        except ConfigError as error:
-            log.warning("this topology document is not taken: %s", str(error).splitlines()[0])
-            continue
-        return Started(topology, file, document)
-    return Started(seed, file)
+        return started
+    if not service.document.keys.strip():
+        log.warning(UNSEALED)
+    for document in await asyncio.to_thread(_kept, service):
+        started = _later(document, started, service)
+    # A kept document may name queues that came after the seed was written.
+    return _later(await _stored(service, started.topology, file), started, service)
 
 
-async def _stored(service: Service, seed: Topology, file: Path) -> Document | None:
-    store = opened(service, seed, file, Certificates(service))
+def _later(document: Document | None, than: Started, service: Service) -> Started:
+    """Returns the document, if it is right and none of an earlier version; else `than`."""
+    if document is None or document.version.number < than.topology.version or document == than.known:
+        return than
+    try:
+        topology = topology_of(document.text, str(document.version))
+        check_together(part_of(service), topology)
+    except ConfigError as error:
+        log.warning("this topology document is not taken: %s", str(error).splitlines()[0])
+        return than
+    return Started(topology, than.file, document)
+
+
+async def _stored(service: Service, topology: Topology, file: Path) -> Document | None:
+    store = opened(service, topology, file, Certificates(service))
     try:
         async with asyncio.timeout(START_SECONDS):
             return await store.load()

@@ -418,8 +418,18 @@ class TopologyDocument(Struct, frozen=True, forbid_unknown_fields=True):
     directory: str = ""
     """The directory, on a local disk, in which this instance keeps the last good document that
     came from a store: a file for each instance, which only its user can read, as it holds the
-    document's secrets. A start without the store takes it, if its version is above that of the seed.
+    document's secrets. A start without the store takes it, unless the seed has a later version.
     Empty: nothing is kept, and such a start takes the seed."""
+    keys: Secret = ""
+    """The keys that seal versions in a store: 1 or 2 secrets of 32 to 128 hexadecimal digits,
+    separated by a space. `cachesvc topology put` seals by the first; a version that either has sealed
+    is taken, and no other one. All instances and operators of a deployment need the same ones. Empty:
+    versions are not sealed, and whoever writes to the store can change all of the document. They are
+    never logged or shown."""
+    keys_file: str = ""
+    """The path of a file with these keys, in place of `keys`.
+
+    A line break separates them, too. It is read at the start."""
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
@@ -482,7 +492,11 @@ def read_service(
     """
     document = overridden(_parsed(path, found), Service, environ, found)
     service = read_struct(document, Service, found=found)
-    service = replace(service, l2=_with_keys_of_file(service.l2, found))
+    service = replace(
+        service,
+        l2=_with_keys_of_file(service.l2, found),
+        document=_with_document_keys(service.document, found),
+    )
     check_service(service, found)
     return service, document.keys()
 
@@ -506,11 +520,25 @@ def _with_keys_of_file(l2: L2, found: Mistakes) -> L2:
         return l2
 
 
-def _note_seal_keys(text: str, found: Mistakes) -> None:
+def _with_document_keys(document: TopologyDocument, found: Mistakes) -> TopologyDocument:
+    """Returns the settings with the text of `keys_file`, if there is one, as `keys`."""
+    if not document.keys_file:
+        return document
+    found.require(
+        not document.keys, "$.document.keys", "is given beside document.keys_file: keep one of them"
+    )
     try:
-        seal_keys(text)
+        return replace(document, keys=read_seal_keys(document.keys_file, "$.document.keys_file"))
     except ConfigError as error:
-        found.note_unread("$.l2.seal_keys", error.why)
+        found.note_unread("$.document.keys_file", error.why)
+        return document
+
+
+def _note_seal_keys(text: str, path: str, found: Mistakes) -> None:
+    try:
+        seal_keys(text, path)
+    except ConfigError as error:
+        found.note_unread(path, error.why)
 
 
 def load_topology(path: Path) -> Topology:
@@ -586,7 +614,8 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
         found.require(service.l2.gutter_ttl >= 1_000_000, "$.l2.gutter_ttl", "must be at least 1s")
         _check_breakers(service.breakers, found)
         _check_journal(service, found)
-        _note_seal_keys(service.l2.seal_keys, found)
+        _note_seal_keys(service.l2.seal_keys, "$.l2.seal_keys", found)
+        _note_seal_keys(service.document.keys, "$.document.keys", found)
         check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
         check_redis_logins(service.redis, found)
         check_redis_login(service.sentinel, "$.sentinel", found)

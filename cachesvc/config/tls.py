@@ -63,6 +63,8 @@ class ClientTls(Tls, frozen=True, forbid_unknown_fields=True):
     """For other instances."""
     otlp: Tls = field(default_factory=Tls)
     """For the receiver of telemetry."""
+    etcd: Tls = field(default_factory=Tls)
+    """For the etcd that has the topology document (`etcds://…`)."""
 
 
 class ListenerTls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,7 +190,7 @@ def check_listener(block: ListenerTls, path: str, found: Mistakes) -> None:
 
 def check_clients(tls: ClientTls, path: str, found: Mistakes) -> None:
     """Notes what is wrong with the blocks, or with their files."""
-    for kind in ("", "redis", "memcached", "origins", "instances", "otlp"):
+    for kind in ("", "redis", "memcached", "origins", "instances", "otlp", "etcd"):
         block, here = (getattr(tls, kind), f"{path}.{kind}") if kind else (tls, path)
         if not is_given(block):
             continue

@@ -40,7 +40,7 @@ def _place(text: str) -> tuple[int, int] | None:
 
 
 def _top_scalars(text: str) -> Iterator[tuple[str, yaml.ScalarEvent]]:
-    """Yields the names and values of the outermost mapping whose values are scalars, as they come."""
+    """Yields names and values of the outermost mapping, of those that are scalars."""
     depth, key = 0, None
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):

@@ -46,6 +46,14 @@ UNANNOUNCED_HERE = (
 )
 
 
+def stranger(name: str) -> str:
+    """An instance runs that the topology document does not name."""
+    return (
+        f"instance {name} is not in the topology: clients and other instances do not ask it. "
+        "Name it under `instances`, or stop it"
+    )
+
+
 def used_up(limit: str, amount: float) -> str:
     """A limit of the region refuses what goes beyond it."""
     return f"{limit}: more is asked than the {amount:g} of the region"

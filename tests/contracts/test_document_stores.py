@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from cachesvc.changes.document.contract import HISTORY, ConflictError, Document, DocumentStore, Version
+from cachesvc.changes.document.etcd import EtcdDocument
 from cachesvc.changes.document.file import FileDocument
 from cachesvc.changes.document.queue import QueueDocument
 from cachesvc.changes.document.queues import QueueDocuments
 from cachesvc.model.errors import TierError, UnreadableAnswerError
+from tests.doubles.etcd import ETCD, etcd_server
 from tests.doubles.guarded_servers import guarded_redis
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 
-KINDS: dict[str, Callable[[], AbstractContextManager[RealServer]]] = {
+Starter = Callable[[], AbstractContextManager[RealServer]]
+KINDS: dict[str, Starter] = {
+    "regions": redis_server,
+    "etcd": etcd_server,
     "redis": redis_server,
     "valkey": valkey_server,
     "guarded": guarded_redis,
@@ -49,6 +55,9 @@ class Bench:
     def _made(self) -> DocumentStore:
         if self.server is None:
             return FileDocument(self._folder / "topology.yaml")
+        if self.kind == "etcd":
+            # Each test has a prefix of its own: etcd has nothing to empty it by.
+            return EtcdDocument(f"etcd://{self.server.address}/tests/{self._folder.name}")
         url, access = self.server.entrance("queue")
         if self.kind != "regions":
             return QueueDocument(url, "eu", access)
@@ -56,19 +65,21 @@ class Bench:
         return QueueDocuments({"eu": QueueDocument(url, "eu", access), "us": QueueDocument(other, "us")})
 
 
-@pytest.fixture(scope="module", params=["file", "redis", "valkey", "guarded", "regions"])
+@pytest.fixture(scope="module", params=["file", *KINDS])
 def started(request: pytest.FixtureRequest) -> Iterator[tuple[str, RealServer | None]]:
     if request.param == "file":
         yield "file", None
         return
-    with KINDS["redis" if request.param == "regions" else request.param]() as server:
+    if request.param == "etcd" and ETCD is None:
+        pytest.skip("no etcd on PATH (apt-get install etcd-server)")
+    with KINDS[request.param]() as server:
         yield request.param, server
 
 
 @pytest.fixture
 async def bench(started: tuple[str, RealServer | None], tmp_path: Path) -> AsyncIterator[Bench]:
     kind, server = started
-    if server is not None:
+    if server is not None and kind != "etcd":
         admin = Redis.from_url(server.redis_url)
         await admin.flushall()
         await admin.aclose()
@@ -242,6 +253,36 @@ async def test_records_of_another_form_are_an_answer_that_cannot_be_read(
             await regions["eu"].compare_and_set(document(9), None)
 
 
+async def test_a_version_that_nobody_with_a_key_has_sealed_is_not_taken(
+    servers: tuple[RealServer, RealServer], regions: dict[str, QueueDocument]
+) -> None:
+    """Somebody who writes to one queue can stop its region's place, and change nothing else."""
+    old, new = b"o" * 16, b"n" * 16
+    urls = {name: server.redis_url for name, server in zip(("eu", "us"), servers, strict=True)}
+    sealed = QueueDocuments({name: QueueDocument(url, name, keys=(new, old)) for name, url in urls.items()})
+    genuine = Document.of("version: 1\n", 1, keys=(old,))
+    await sealed.compare_and_set(genuine, None)
+    assert await sealed.look(None) == genuine
+    for number, forged in enumerate((document(2, "forged"), Document.of("", 3, keys=(b"x" * 16,))), 2):
+        await regions["eu"].compare_and_set(forged, await regions["eu"].newest())
+        assert await sealed.look(genuine.version) is None
+        assert f"version {number} is not sealed by a key" in sealed.said["eu"]
+        assert sealed.trouble.startswith("queue eu: version")
+        assert await sealed.load() == genuine
+    following = Document.of("version: 4\n", 4, keys=(new,))
+    missed = await sealed.compare_and_set(following, genuine.version)
+    assert [one.where for one in missed] == ["queue eu"]
+    assert await sealed.look(genuine.version) == following
+    await sealed.close()
+
+
+async def test_a_seal_is_of_the_whole_record() -> None:
+    version = Document.of("version: 1\n", 1, author="ann", at_us=5, reason="why", keys=(b"k" * 16,)).version
+    assert version.is_sealed((b"k" * 16,))
+    for field, other in (("number", 2), ("hash", "0"), ("author", "bob"), ("at_us", 6), ("reason", "")):
+        assert not replace(version, **{field: other}).is_sealed((b"k" * 16,))
+
+
 async def test_a_region_that_is_away_misses_a_version_and_is_brought_it(
     servers: tuple[RealServer, RealServer], regions: dict[str, QueueDocument]
 ) -> None:
@@ -312,3 +353,21 @@ async def test_a_file_keeps_its_mode_and_its_history_is_its_owners(tmp_path: Pat
         for one in (path, *(tmp_path / "topology.yaml.history").iterdir())
     }
     assert modes == {"topology.yaml": 0o640, "1.json": 0o600, "2.json": 0o600, "lock": 0o600}
+
+
+async def test_another_member_of_etcd_is_asked_while_one_is_away(
+    started: tuple[str, RealServer | None],
+) -> None:
+    kind, server = started
+    if kind != "etcd" or server is None:
+        pytest.skip("about etcd alone")
+    store = EtcdDocument(f"etcd://127.0.0.1:1,{server.address}/two-members")
+    await store.compare_and_set(first := document(1), None)
+    assert await store.load() == first
+    await store.close()
+    away = EtcdDocument("etcd://127.0.0.1:1")
+    with pytest.raises(TierError, match=r"etcd 127\.0\.0\.1:1: "):
+        await away.load()
+    assert await away.look(None) is None
+    assert away.said["etcd 127.0.0.1:1"].startswith("out of reach: ")
+    await away.close()

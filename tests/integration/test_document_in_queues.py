@@ -90,7 +90,7 @@ async def fleet(servers: dict[str, RealServer], tmp_path: Path) -> AsyncIterator
 
 async def until_ttl(app: App, minutes: int) -> None:
     async with asyncio.timeout(10):
-        while app.topology.namespaces["pages"].ttl != minutes * 60_000_000:  # noqa: ASYNC110  a poll of the store
+        while app.topology.namespaces["pages"].ttl != minutes * 60_000_000:  # noqa: ASYNC110  a poll
             await asyncio.sleep(0.02)
 
 

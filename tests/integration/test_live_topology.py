@@ -135,7 +135,7 @@ async def test_sighup_reads_the_document_and_certificates_at_once(
     monkeypatch.setattr(running.app._certificates, "look", lambda: looks.append(None))
     await asyncio.to_thread(running.write, ttl="1m", lease="9s", l1={"at_most": "50%"})
     assert json.loads((await running.ask("/readyz?verbose"))[2])["waits_for_restart"] == []
-    running.app.hang_up()
+    running.app.reload()
     await running.until("/readyz?verbose", "namespaces.pages.l1.at_most")
     assert looks == [None]
     assert running.app.topology.namespaces["pages"].ttl == 60_000_000

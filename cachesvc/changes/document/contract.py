@@ -1,20 +1,24 @@
-"""The contract of a document store: versions of one text, each put in place of the one before.
+"""The contract of a document store: versions of a text, each in place of the one before.
 
     put       a writer says which version it has seen; if another one stands there, nothing changes
     watch     a reader says which version it has; it is given the one that takes its place
     away      a store that does not answer changes nothing for its readers
 
 Every version has a number above the one before it, and the hash of its text: a reader takes no text
-whose hash is another one. `tests/contracts/test_document_stores.py` is the contract as tests.
+whose hash is another one. With keys, records are sealed, and a reader takes no other record.
+`tests/contracts/test_document_stores.py` is the contract as tests.
 """
 
 import asyncio
 import hashlib
+import hmac
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cachesvc.model.errors import CachesvcError, TierError, UnreadableAnswerError
 from cachesvc.telemetry.outage import Outage
@@ -39,10 +43,25 @@ class Version(Struct, frozen=True):
     hash: str
     """The SHA-256 of the text, in hexadecimal digits."""
     author: str = ""
-    """Who put it there; empty if nobody said."""
+    """The name of the person or program that put it there; empty if nobody said."""
     at_us: int = 0
     """When it was put there, µs since 1970."""
     reason: str = ""
+    seal: str = ""
+    """The HMAC of all this under a key of the deployment, in hexadecimal digits.
+
+    Empty: it is not sealed."""
+
+    def sealed(self, key: bytes) -> "Version":
+        """Returns the record with the seal of this key."""
+        return replace(self, seal=self._seal_of(key))
+
+    def is_sealed(self, keys: Sequence[bytes]) -> bool:
+        """True if one of the keys has sealed it, or if there are no keys."""
+        return not keys or any(hmac.compare_digest(self.seal, self._seal_of(key)) for key in keys)
+
+    def _seal_of(self, key: bytes) -> str:
+        return hmac.new(key, msgspec.json.encode(replace(self, seal="")), "sha256").hexdigest()
 
     def __str__(self) -> str:
         by = f" by {self.author}" if self.author else ""
@@ -56,11 +75,19 @@ class Document(Struct, frozen=True):
     text: str
 
     @classmethod
-    def of(cls, text: str, number: int, *, author: str = "", at_us: int = 0, reason: str = "") -> "Document":
-        """Returns the text as this version, with its hash."""
-        return cls(
-            Version(number, digest(text), author[:LONGEST_AUTHOR], at_us, reason[:LONGEST_REASON]), text
-        )
+    def of(
+        cls,
+        text: str,
+        number: int,
+        *,
+        author: str = "",
+        at_us: int = 0,
+        reason: str = "",
+        keys: Sequence[bytes] = (),
+    ) -> "Document":
+        """Returns the text as this version, with its hash, sealed by the first of the keys."""
+        version = Version(number, digest(text), author[:LONGEST_AUTHOR], at_us, reason[:LONGEST_REASON])
+        return cls(version.sealed(keys[0]) if keys else version, text)
 
     def checked(self, where: str) -> "Document":
         """Returns the document itself. Raises `UnreadableAnswerError` if the hash is another one."""
@@ -86,11 +113,14 @@ class ConflictError(CachesvcError):
 class DocumentStore(ABC):
     """Where the document is kept. One task watches at a time; other calls may overlap."""
 
-    def __init__(self, where: str) -> None:
-        """`where` names the store in errors and log lines."""
+    def __init__(self, where: str, keys: Sequence[bytes] = ()) -> None:
+        """`where` names the store in errors and log lines.
+
+        With `keys`, records that none of them has sealed are errors.
+        """
         self.where = where
-        self.trouble = ""
-        """A sentence about a state that needs a person; empty if there is none."""
+        self._keys = keys
+        self._trouble = ""
         self.seen: Version | None = None
         """The version that the last look found; None if it found none, or had no answer."""
         self.is_away = True
@@ -100,6 +130,11 @@ class DocumentStore(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.where} [{self._said}]>"
+
+    @property
+    def trouble(self) -> str:
+        """A sentence about a state that needs a person; empty if there is none."""
+        return self._trouble
 
     @property
     def said(self) -> Mapping[str, str]:
@@ -131,14 +166,14 @@ class DocumentStore(ABC):
         """Returns the versions that are kept, the newest first. Raises `TierError`."""
 
     async def look(self, known: Version | None) -> Document | None:
-        """Returns the document that takes the place of `known`; None if there is none, or no answer.
+        """Returns the document that takes the place of `known`.
 
-        `said` and `trouble` tell what was found.
+        None if there is none, or no answer. `said` and `trouble` tell what was found.
         """
         try:
             self.seen = newest = await self.newest()
             self._said = str(newest or "no document")
-            self.is_away, self.trouble = False, ""
+            self.is_away, self._trouble = False, ""
             found = await self.load(newest.number) if newest and self._follows(newest, known) else None
         except TierError as error:
             self._failed(error)
@@ -164,17 +199,28 @@ class DocumentStore(ABC):
     async def close(self) -> None:  # noqa: B027  a file has no connections
         """Ends the connections."""
 
+    def _genuine(self, version: Version) -> Version:
+        """Returns the record. Raises `UnreadableAnswerError` if none of the keys has sealed it."""
+        if not version.is_sealed(self._keys):
+            why = (
+                f"version {version.number} is not sealed by a key of `document.keys`: somebody else wrote it"
+            )
+            raise UnreadableAnswerError(self.where, why)
+        return version
+
     def _follows(self, newest: Version, known: Version | None) -> bool:
         """True if `newest` takes the place of `known`. Notes two documents of one number."""
         if known is None or newest.number > known.number:
             return True
         if newest.number == known.number and newest.hash != known.hash:
-            self.trouble = two_of_one_number(known, {self.where: newest})
+            self._trouble = two_of_one_number(known, {self.where: newest})
         return False
 
     def _failed(self, error: TierError) -> None:
         self.seen, self.is_away = None, True
         self._said = f"out of reach: {error.why}"
+        if isinstance(error, UnreadableAnswerError):
+            self._trouble = str(error)
         self._outage.failed(error)
 
 

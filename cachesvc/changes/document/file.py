@@ -1,4 +1,4 @@
-"""The document in a file, which may be replaced at any time: a mounted ConfigMap, a file of Git's.
+"""The document in a file, which may be replaced at any time, as a mounted ConfigMap is.
 
 Whoever can write the file may change it, also without another `version`: another text takes the
 place of the one before. A ConfigMap is a symlink to a directory that is swapped in one step; the
@@ -75,7 +75,7 @@ class FileDocument(DocumentStore):
 
     def _failed(self, error: TierError) -> None:
         super()._failed(error)
-        self.trouble = f"the topology document of before is in force: {error}"
+        self._trouble = f"the topology document of before is in force: {error}"
 
     # in a thread ---------------------------------------------------------------------------------
 

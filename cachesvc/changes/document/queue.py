@@ -28,8 +28,10 @@ RECORDS, DOCUMENTS = "topology:records", "topology:documents"
 class QueueDocument(DocumentStore):
     """The document of one queue's server."""
 
-    def __init__(self, url: str, region: str, access: Access = DEFAULT_ACCESS) -> None:
-        super().__init__(f"queue {region}")
+    def __init__(
+        self, url: str, region: str, access: Access = DEFAULT_ACCESS, keys: Sequence[bytes] = ()
+    ) -> None:
+        super().__init__(f"queue {region}", keys)
         self.url = url
         self._server = RedisServer(url, self.where, TIMEOUT, access)
         self._put = self._server.unspanned("put_document")
@@ -37,7 +39,7 @@ class QueueDocument(DocumentStore):
     async def newest(self) -> Version | None:
         redis: Any = self._server.redis
         found: Version | None = await self._server.guarded(redis.lindex(RECORDS, 0), taken=_record)
-        return found
+        return None if found is None else self._genuine(found)
 
     async def load(self, number: int | None = None) -> Document | None:
         versions = await self.history()
@@ -46,7 +48,7 @@ class QueueDocument(DocumentStore):
             return None
         redis: Any = self._server.redis
         text: str | None = await self._server.guarded(redis.hget(DOCUMENTS, str(chosen.number)), taken=_text)
-        return None if text is None else Document(chosen, text).checked(self.where)
+        return None if text is None else Document(self._genuine(chosen), text).checked(self.where)
 
     async def compare_and_set(self, document: Document, expected: Version | None) -> Sequence[TierError]:
         text = document.text.encode()

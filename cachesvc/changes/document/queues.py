@@ -1,4 +1,4 @@
-"""The document in the queues of all regions: each has the versions, and any of them is enough.
+"""The document in the queues of all regions, any of which is enough.
 
 put     the regions are asked first, all at once; the new version is then written one region after
         the other, in the order of their names, so that two writers meet in the first one that both
@@ -30,7 +30,7 @@ from cachesvc.model.errors import TierError, TierTimeoutError
 T = TypeVar("T")
 
 AGREE_SECONDS = 0.3
-"""How long the other regions are waited for before a version is taken that one of them has."""
+"""How long other regions are waited for before the version of one of them is taken."""
 
 
 class QueueDocuments(DocumentStore):
@@ -41,6 +41,10 @@ class QueueDocuments(DocumentStore):
         super().__init__("queues")
         self._regions = dict(sorted(regions.items()))
         self._accepted: Document | None = None
+
+    @property
+    def trouble(self) -> str:
+        return self._trouble or next((one.trouble for one in self._regions.values() if one.trouble), "")
 
     @property
     def said(self) -> Mapping[str, str]:
@@ -100,21 +104,19 @@ class QueueDocuments(DocumentStore):
             await _end(watches)
 
     async def _look_at(self, name: str, known: Version | None) -> Document | None:
-        """Returns the region's document if it takes the place of `known`, and no region has another."""
+        """Returns the region's document if it follows `known`, and no region has another one."""
         one = self._regions[name]
         found = await one.look(known)
-        if one.trouble:
-            self.trouble = one.trouble
         if found is None:
             await self._bring(one)
             return None
         if rivals := await self._rivals_of(found.version, name):
-            self.trouble = two_of_one_number(found.version, rivals)
+            self._trouble = two_of_one_number(found.version, rivals)
             return None
         return found
 
     async def _rivals_of(self, version: Version, name: str) -> Mapping[str, Version]:
-        """Returns the other texts of the same number that regions beside `name` tell soon, by region."""
+        """Returns the other texts of the number that regions beside `name` tell soon, by region."""
         asked = self._ask(lambda one: one.newest(), beside=name)
         if asked:
             await asyncio.wait(asked.values(), timeout=AGREE_SECONDS)
@@ -136,7 +138,7 @@ class QueueDocuments(DocumentStore):
 
     def accepted(self, document: Document) -> None:
         self._accepted = document
-        self.trouble = ""
+        self._trouble = ""
 
     async def close(self) -> None:
         for one in self._regions.values():
@@ -185,7 +187,7 @@ def _result(task: asyncio.Task[T]) -> T | TierError:
 
 
 def _highest(found: Mapping[str, Version | TierError | None]) -> Version | None:
-    """Returns the version with the highest number; of two, that of the region that comes first."""
+    """Returns the version with the highest number; of two, that of the first region."""
     versions = [one for one in found.values() if isinstance(one, Version)]
     return max(versions, key=lambda one: one.number, default=None)
 

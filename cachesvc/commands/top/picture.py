@@ -81,6 +81,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         in_progress=seen.sum("requests_in_progress"),
         shed=seen.rate("requests_shed_total"),
         topology_version=seen.sum("topology_version"),
+        document=_document(seen),
         clock_offsets=_clock_offsets(seen),
         loops=found.ready.loops,
         rivals=found.ready.rivals,
@@ -91,6 +92,11 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         host=next(iter(seen.names("workers", "host")), ""),
         zone=next(iter(seen.names("zone", "zone")), ""),
     )
+
+
+def _document(seen: Between) -> tuple[str, str] | None:
+    version, content = (next(iter(seen.names("document_info", label)), "") for label in ("version", "hash"))
+    return (version, content) if content else None
 
 
 def _clock_offsets(seen: Between) -> Sequence[float]:

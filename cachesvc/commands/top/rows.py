@@ -31,6 +31,8 @@ class InstanceRow(Struct, frozen=True):
     in_progress: float | None = None
     shed: float | None = None
     topology_version: float | None = None
+    document: tuple[str, str] | None = None
+    """The version of the newest topology document, and the hash of its content."""
     clock_offsets: Sequence[float] = ()
     """The clocks of the cells and queues minus the instance's own."""
     loops: Mapping[str, str] = {}

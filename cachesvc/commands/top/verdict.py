@@ -224,6 +224,19 @@ def _versions(picture: Picture) -> Iterator[str]:
         yield f"instances work under different topologies ({shown})"
 
 
+def _documents(picture: Picture) -> Iterator[str]:
+    """Yields the versions of which instances have different documents."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in picture.instances:
+        if row.document is not None:
+            version, content = row.document
+            found.setdefault(version, {}).setdefault(content, []).append(row.name)
+    for version, contents in found.items():
+        if len(contents) > 1:
+            groups = " ".join(f"({_names(names)})" for names in contents.values())
+            yield f"instances have different documents of version {version} of the topology: {groups}"
+
+
 def _names(instances: Sequence[str]) -> str:
     return ", ".join(instances)
 
@@ -245,5 +258,6 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _loops,
     _clocks,
     _versions,
+    _documents,
     _settings("cost"),
 )

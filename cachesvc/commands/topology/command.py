@@ -1,4 +1,4 @@
-"""`cachesvc topology`: what a document changes, before it is rolled out; its versions in a store.
+"""`cachesvc topology`: what a document changes, and its versions in a store.
 
 Exit codes: 0 if nothing changes; 1 if the document must not be rolled out, or is wrong; 2 if it
 changes something.

@@ -1,4 +1,4 @@
-"""`cachesvc topology get | put | history | rollback`: the document in its store, by versions.
+"""`cachesvc topology get | put | history | rollback`: versions of the document.
 
 A version is put in place of the one that its author has seen. `put` sets the document's `version`
 to the next number; a file with the number in force, or the next, was made from that version, and
@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cachesvc.app.topology_store import of_queues, opened
+from cachesvc.app.topology_store import keys_of, of_queues, opened
 from cachesvc.changes.document.contract import ConflictError, Document, DocumentStore, Version
 from cachesvc.commands import documents
 from cachesvc.commands.arguments import fail, utf8
@@ -90,7 +90,7 @@ def _add_change(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Runs one of the commands and returns the exit code. Raises `ConfigError` and `TierError`."""
+    """Runs a command and returns the exit code. Raises `ConfigError` and `TierError`."""
     if options.topology is None:
         raise ConfigError("--topology", "is missing: it names the file, or the seed that names the queues")
     if options.store:
@@ -212,7 +212,14 @@ def _change(place: _Place, seen: Document | None, text: str, options: argparse.N
     if not (options.yes or _is_agreed(number)):
         return _ended(options, Put(found), REFUSED, "nothing was put")
     author = options.author or f"{getpass.getuser()}@{socket.gethostname()}"
-    document = Document.of(text, number, author=author, at_us=time.time_ns() // 1000, reason=reason)
+    document = Document.of(
+        text,
+        number,
+        author=author,
+        at_us=time.time_ns() // 1000,
+        reason=reason,
+        keys=keys_of(place.service),
+    )
     expected = seen.version if seen is not None else None
     try:
         missed = _answer_of(

@@ -189,6 +189,21 @@ TABLE: tuple[Metric, ...] = (
         "",
         "Fields of the topology document that take effect at the next start.",
     ),
+    Metric(
+        "document_info",
+        "gauge",
+        "document_info",
+        "",
+        "Always 1; the labels name the newest right topology document: version, and hash of its content.",
+        ("version", "hash"),
+    ),
+    Metric(
+        "instances_outside",
+        "gauge",
+        "strangers",
+        "",
+        "Instances that follow the region's fences and that the topology document does not name.",
+    ),
     # this instance
     Metric(
         "build_info",

@@ -1,4 +1,4 @@
-"""`cachesvc topology get | put | history | rollback`, on a file and on the queues of two regions."""
+"""`cachesvc topology get | put | history | rollback`, on a file and on two queues."""
 
 import json
 from collections.abc import Iterator
