@@ -46,7 +46,7 @@ class Started(NamedTuple):
     known: Document | None = None
     """The same as the store had it; None for a file, and for a seed."""
     read: Callable[[str, str], Topology] = topology_of
-    """Reads a later text of the document; its second argument stands in the messages of errors."""
+    """Reads a later text of the document; the second argument names it in messages."""
 
 
 def opened(service: Service, topology: Topology, file: Path, certificates: Certificates) -> DocumentStore:
