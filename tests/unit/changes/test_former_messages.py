@@ -38,7 +38,7 @@ CHANGES = [
     Change("pages", all=True, soft=True),
     Change("users", tags=("t",), soft=True, over="5m"),
 ]
-JOURNAL = [
+JOURNAL: list[records.Record] = [
     records.Opening("word", "eu", ("eu-1", "us-1")),
     records.Begun("id-1", CHANGES[0], AT),
     records.Fenced(tuple(FENCES), Done("id-1"), AT),
