@@ -194,7 +194,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "document_info",
         "",
-        "Always 1; the labels name the newest right topology document: version, and hash of its content.",
+        "Always 1; labels of the newest right topology document.",
         ("version", "hash"),
     ),
     Metric(
@@ -202,7 +202,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "strangers",
         "",
-        "Instances that follow the region's fences and that the topology document does not name.",
+        "Instances that the topology document does not name.",
     ),
     # this instance
     Metric(

@@ -61,7 +61,7 @@ def test_the_documents_may_be_named_by_the_environment(
         == 0
     )
     assert served[0][0].region == "eu"
-    assert len(served[0][1].cells) == 4
+    assert len(served[0][1].topology.cells) == 4
 
 
 def test_service_links_are_said_and_stop_nothing(
