@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from cachesvc.app import instance as app
-from cachesvc.app.topology_store import Started
 from cachesvc.cli import main
 from cachesvc.commands.command_line import COMMANDS
 from cachesvc.config.service import Service
@@ -28,8 +27,10 @@ def serving(
     """An app that is ready on port 7 and stops at once, or fails; and what it was told to serve."""
     served: list[tuple[Service, Topology]] = []
 
-    async def serve(service: Service, started: Started, *, ready: Callable[[int], None], **_: object) -> None:
-        served.append((service, started.topology))
+    async def serve(
+        service: Service, topology: Topology, *, ready: Callable[[int], None], **_: object
+    ) -> None:
+        served.append((service, topology))
         if failure is not None:
             raise failure
         ready(7)
