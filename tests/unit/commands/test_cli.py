@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cachesvc.app import instance as app
+from cachesvc.app.topology_store import Started
 from cachesvc.cli import main
 from cachesvc.commands.command_line import COMMANDS
 from cachesvc.config.service import Service
-from cachesvc.config.topology import Topology
 
 TWO_REGIONS = "config/two-regions.yaml"
 
@@ -23,14 +23,12 @@ def _signals_and_logging_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def serving(
     monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = None
-) -> list[tuple[Service, Topology]]:
+) -> list[tuple[Service, Started]]:
     """An app that is ready on port 7 and stops at once, or fails; and what it was told to serve."""
-    served: list[tuple[Service, Topology]] = []
+    served: list[tuple[Service, Started]] = []
 
-    async def serve(
-        service: Service, topology: Topology, *, ready: Callable[[int], None], **_: object
-    ) -> None:
-        served.append((service, topology))
+    async def serve(service: Service, started: Started, *, ready: Callable[[int], None], **_: object) -> None:
+        served.append((service, started))
         if failure is not None:
             raise failure
         ready(7)
