@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from cachesvc.app.paced import without_collections
 from cachesvc.changes.document.contract import Document, DocumentStore
 from cachesvc.changes.document.kept import KeptDocument
 from cachesvc.config.live import Path as FieldPath
@@ -29,6 +30,8 @@ from cachesvc.telemetry.outage import Outage
 log = logging.getLogger(__name__)
 
 HASH_DIGITS = 12
+STEP_SECONDS = 10.0
+"""One step of the loop: a loop that does not end a step for long counts as stuck."""
 NAMED = 8
 """The most fields that a line names."""
 
@@ -40,7 +43,7 @@ class TopologyDocument:
         self,
         store: DocumentStore,
         topology: Topology,
-        take: Callable[[Topology], None],
+        take: Callable[[Topology], Awaitable[None]],
         service: Service | None = None,
         *,
         known: Document | None = None,
@@ -48,6 +51,8 @@ class TopologyDocument:
         read: Callable[[str, str], Topology] = topology_of,
     ) -> None:
         """`topology` is what the instance has started with; `take` is called with another one.
+
+        A `ConfigError` that `take` raises means that nothing has changed.
 
         `known` is the same as the store had it, if it comes from there. A document that does not go
         together with `service` is wrong. Good documents are written into `kept`.
@@ -71,7 +76,10 @@ class TopologyDocument:
         self._outage = Outage(f"taking the topology document of {store.where}", log)
         self.loop = Loop("changes of the topology document")
         self._refused = ""
+        self._to_try_again: Document | None = None
+        """The document that was refused: what it needs, such as a file, may come later."""
         self._turn = asyncio.Lock()
+        self._watching: asyncio.Task[Document] | None = None
         if known is not None:
             store.accepted(known)
 
@@ -105,39 +113,50 @@ class TopologyDocument:
         try:
             await self.loop.run(self._follow)
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait([self._watching])
             await self.store.close()
 
     async def _follow(self) -> None:
-        await self._meet(self.store.watch(self._known))
+        """Waits for another document for some seconds; the watch goes on over several such steps."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self.store.watch(self._known), name=self.loop.name)
+        done, _ = await asyncio.wait([self._watching], timeout=STEP_SECONDS)
+        if done:
+            watched, self._watching = self._watching, None
+            await self._take_in(watched.result())
+        elif self._to_try_again is not None:
+            async with self._turn:
+                await self._take_or_refuse(self._to_try_again)
 
     async def look(self) -> None:
         """Looks whether there is another document, and takes what may change if it is right."""
-        await self._meet(self.store.look(self._known))
-
-    async def _meet(self, coming: Awaitable[Document | None]) -> None:
-        document = await coming
-        if document is not None:
-            async with self._turn:
-                await self._take_in(document)
+        if (document := await self.store.look(self._known)) is not None:
+            await self._take_in(document)
 
     async def _take_in(self, document: Document) -> None:
-        if document.version == self._known:  # SIGHUP and the watch have found the same one
-            return
+        async with self._turn:
+            if document.version != self._known:  # SIGHUP and the watch have not found the same one
+                self._known = document.version
+                await self._take_or_refuse(document)
+
+    async def _take_or_refuse(self, document: Document) -> None:
         try:
-            found, topology, waits = await asyncio.to_thread(self._read, document)
-            content = await asyncio.to_thread(content_of, found)
+            found, topology, waits, paths, content = await asyncio.to_thread(self._read, document)
+            if paths:
+                await self._take(topology)
         except ConfigError as error:
-            self._known = document.version
+            self._to_try_again = document
             self._refused = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
             return
-        self._known = self.version = document.version
+        self._to_try_again, self.version = None, document.version
         self._refused, self.found, self.content = "", found, content
         if self._outage.is_on:
             self._outage.worked()
-        if paths := list(changed(self._topology, topology)):
+        if paths:
             self._topology = topology
-            self._take(topology)
             log.info("the topology document has changed, in force: %s", named(paths))
         if waits and waits != self.waiting:
             log.warning("the topology document has changed, in force after a restart: %s", named(waits))
@@ -146,19 +165,23 @@ class TopologyDocument:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.keep, document)
 
-    def _read(self, document: Document) -> tuple[Topology, Topology, list[FieldPath]]:
-        """Returns the document, what is in force of it, and what waits for a restart.
+    def _read(self, document: Document) -> tuple[Topology, Topology, list[FieldPath], list[FieldPath], str]:
+        """Returns the document, and the topology that is to be in force.
 
-        Raises `ConfigError`.
+        Then come the fields that wait for a restart, those that are to be in force from now on, and the
+        hash of what the document says. Raises `ConfigError`.
         """
         name = self.store.where
-        topology = self._read_text(document.text, name)
+        with without_collections():
+            topology = self._read_text(document.text, name)
         if self._service is not None:
             check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{name}: $.callers", why)
-        return topology, taken(self._topology, topology), waiting(self._topology, topology)
+        to_be = taken(self._topology, topology)
+        paths = list(changed(self._topology, to_be))
+        return topology, to_be, waiting(to_be, topology), paths, content_of(topology)
 
 
 def content_of(topology: Topology) -> str:

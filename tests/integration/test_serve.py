@@ -101,6 +101,7 @@ def test_one_command_serves_and_a_signal_stops_all_of_it(root: Path, ending: sig
     finally:
         process.send_signal(ending)
         _, errors = process.communicate(timeout=30)
+    assert "SIGHUP: the topology document and certificates are read" in errors
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert [path.name for path in root.iterdir()] == ["root.lock"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from cachesvc.app.topology_store import keys_of, of_queues, opened
 from cachesvc.changes.document.contract import ConflictError, Document, DocumentStore, Version
@@ -170,11 +171,13 @@ def put(place: _Place, options: argparse.Namespace) -> int:
         raise ConfigError(str(options.file), f"cannot be read: {why}") from None
     topology_of(text, str(options.file))
     seen, given = place.load(), version_of(text)
-    if seen is not None and given not in (seen.version.number, seen.version.number + 1):
+    known = seen.version.number if seen is not None else place.seed.version
+    if given not in (known, known + 1):
+        force = _told(seen.version) if seen is not None else f"the seed's version {known}"
         return fail(
             REFUSED,
-            f"{options.file}: $.version: is {given}, and {_told(seen.version)} is in force: make the change "
-            "in that one (cachesvc topology get)",
+            f"{options.file}: $.version: is {given}, and {force} is in force: make the change in that one"
+            f"{' (cachesvc topology get)' if seen is not None else ''}",
         )
     return _change(place, seen, text, options, options.reason)
 
@@ -194,21 +197,25 @@ COMMANDS = {"get": get, "put": put, "history": history, "rollback": rollback}
 
 
 def _change(place: _Place, seen: Document | None, text: str, options: argparse.Namespace, reason: str) -> int:
-    """Shows what the text changes, asks, and puts it there as the version after `seen`."""
+    """Shows what the text changes, asks, and puts it there as the next version.
+
+    An empty store takes the seed's own content under the number that it has.
+    """
     before = topology_of(seen.text, str(seen.version)) if seen is not None else place.seed
-    try:
-        number = seen.version.number + 1 if seen is not None else version_of(text)
-        text = with_version(text, number)
-    except ValueError as error:
-        raise ConfigError("$.version", f"{error}, such as `version: {before.version}`") from None
-    after = topology_of(text, f"version {number}")
+    after, number = topology_of(text, "the new document"), before.version + 1
+    is_same = replace(after, version=before.version) == before
+    if is_same and seen is None:
+        number = before.version
+    text, after = with_version(text, number), replace(after, version=number)
     found = difference(before, after)
+    if all(change.when == "at once" for change in found.changes) and before.former == after.former:
+        found = replace(found, steps=())  # the store is the step that is left
+    if is_same and seen is not None:
+        return _ended(options, Put(found), DONE, "nothing changes")
     if not options.json and (shown := page(found)):
         print(shown.strip("\n"), flush=True)
     if found.refused:
         return _ended(options, Put(found), REFUSED)
-    if seen is not None and not (found.changes or found.steps):
-        return _ended(options, Put(found), DONE, "nothing changes")
     if not (options.yes or _is_agreed(number)):
         return _ended(options, Put(found), REFUSED, "nothing was put")
     author = options.author or f"{getpass.getuser()}@{socket.gethostname()}"

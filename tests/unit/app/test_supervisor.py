@@ -1,6 +1,7 @@
 """A worker that hangs is killed; one that was only not heard while its supervisor was away is not."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -15,13 +16,19 @@ class Host:
         self.now = 1000.0
         self.killed: list[int] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(os, "kill", lambda pid, _: self.killed.append(pid))
+        self.sent: list[int] = []
+        """The signals that were sent, by their numbers."""
+        monkeypatch.setattr(os, "kill", self._kill)
         self.supervisor = Supervisor(
             ["a-0", "a-1"], lambda *_: 0, serving=lambda: None, stop_seconds=1, hung_seconds=10
         )
         for child in self.supervisor._children:
             child.pid = 100 + child.number
             child.told(self.now)
+
+    def _kill(self, pid: int, number: int) -> None:
+        self.killed.append(pid)
+        self.sent.append(number)
 
     def turns(self, seconds: float, *, each: float = 1.0, told: tuple[int, ...] = ()) -> None:
         """Turns the supervisor for a while; these workers tell of themselves."""
@@ -35,6 +42,13 @@ class Host:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(monkeypatch)
+
+
+def test_workers_are_told_to_read_their_files_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.supervisor, "_wait", lambda _: bytes([signal.SIGHUP]))
+    monkeypatch.setattr(host.supervisor, "_look_after", lambda: True)
+    assert host.supervisor._turn()
+    assert (host.killed, host.sent) == ([100, 101], [signal.SIGHUP] * 2)
 
 
 def test_a_silent_worker_is_killed_once_and_the_other_is_left_alone(host: Host) -> None:

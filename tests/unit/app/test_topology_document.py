@@ -12,7 +12,7 @@ from cachesvc.changes.document.file import FileDocument
 from cachesvc.config.callers import Callers
 from cachesvc.config.limits import Rate, Rates
 from cachesvc.config.service import load_topology
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Namespace, Topology
 from cachesvc.model.units import Duration
 
 DOCUMENT = """
@@ -31,7 +31,7 @@ class Taken(list[Callers | None]):
         self.write(callers)
         self.file = TopologyDocument(FileDocument(path), load_topology(path), self._take)
 
-    def _take(self, topology: Topology) -> None:
+    async def _take(self, topology: Topology) -> None:
         self.append(topology.callers)
         self.topology = topology
 
@@ -79,6 +79,45 @@ async def test_a_broken_document_changes_nothing_and_is_said(
     assert not taken.file.is_outdated
 
 
+async def test_two_looks_at_once_take_a_change_once(taken: Taken) -> None:
+    """SIGHUP comes while the watch has found the same document."""
+    await taken.file.look()
+    taken.write(anonymous("read:b"))
+    await asyncio.gather(*(taken.file.look() for _ in range(3)))
+    assert taken == [Callers(anonymous=("read:b",))]
+
+
+@pytest.mark.looptime
+async def test_a_document_that_never_changes_is_no_loop_that_is_stuck(
+    taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches: list[object] = []
+
+    async def watch(known: object) -> None:
+        watches.append(known)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(taken.file.store, "watch", watch)
+    taken.file.loop._now = asyncio.get_running_loop().time
+    running = asyncio.create_task(taken.file.run())
+    await asyncio.sleep(1000)
+    assert taken.file.loop.trouble == ""
+    running.cancel()
+    await asyncio.wait([running])
+    assert len(watches) == 1
+
+
+async def test_what_a_document_says_has_one_hash_whatever_its_text(taken: Taken) -> None:
+    await taken.file.look()
+    before = taken.file.content
+    taken.write(f"# a comment\n{anonymous('read:a')}\n")
+    await taken.file.look()
+    assert taken.file.content == before
+    taken.write(anonymous("read:b"))
+    await taken.file.look()
+    assert taken.file.content != before
+
+
 async def test_a_file_that_is_away_changes_nothing(taken: Taken) -> None:
     taken.path.unlink()
     await taken.file.look()
@@ -95,7 +134,8 @@ async def test_callers_may_come_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
-    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web}\n"
+    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n"
+    declared += "  new: {owner: web, l1: {at_most: 5%}}\n"
     text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
     taken.path.write_text(text + anonymous("read:a"))
     taken.file = TopologyDocument(FileDocument(taken.path), load_topology(taken.path), taken._take)
@@ -104,6 +144,9 @@ def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
     taken.path.write_text(new + anonymous("read:a"))
     asyncio.run(taken.file.look())
     rates = Rates(reads=Rate(5))
-    namespaces = {"a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s"))}
+    namespaces = {
+        "a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s")),
+        "new": Namespace(owner="web"),
+    }
     assert taken.topology == replace(before, namespaces=namespaces)
-    assert taken.file.waiting == [("namespaces", "new")]
+    assert taken.file.waiting == [("namespaces", "new", "l1", "at_most")]

@@ -194,6 +194,17 @@ def test_what_matters_most_comes_first() -> None:
     ]
 
 
+def test_instances_that_have_different_documents_of_one_version_are_told_apart() -> None:
+    (row,) = picture({"topology_version 7": 'document_info{version="7",hash="aa"} 1'}).instances
+    assert row.document == ("7", "aa")
+    others = [
+        replace(row, name=name, document=(version, content))
+        for name, version, content in (("eu-b", "7", "bb"), ("us-a", "7", "aa"), ("us-b", "8", "cc"))
+    ]
+    said = troubles(replace(picture({}), instances=[row, *others]))
+    assert "instances have different documents of version 7 of the topology: (eu-a, us-a) (eu-b)" in said
+
+
 def test_a_login_that_is_refused_is_said_once_with_what_to_do() -> None:
     why = "cell c1 does not answer: login: WRONGPASS; look at the user and password of `redis`, or of its URL"
     seen = picture({'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3'})

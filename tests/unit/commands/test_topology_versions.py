@@ -66,29 +66,38 @@ def fleet(
 
 
 def test_a_version_is_put_shown_listed_and_taken_back(fleet: Fleet) -> None:
-    first = 5 if fleet.store == "file" else 4  # the file is a version; queues are empty at first
+    first = 5
     code, said = fleet.put(fleet.text(version=4, ttl="6m"))
     assert (code, said.splitlines()[-1]) == (2, f"version {first} is in force")
     assert "namespaces.pages.ttl: 5m → 6m" in said
     code, got = fleet.type("get")
     assert (code, got) == (0, fleet.text(version=4, ttl="6m").replace("version: 4", f"version: {first}"))
-    code, said = fleet.put(got.replace("6m", "7m"))
+    code, said = fleet.put(got.replace("ttl: 6m", "ttl: 7m"))
     assert (code, said.splitlines()[-1]) == (2, f"version {first + 1} is in force")
 
     code, listed = fleet.type("history")
     numbers = [int(line.split()[0]) for line in listed.splitlines()]
-    assert (code, numbers) == (0, [6, 5, 4] if fleet.store == "file" else [5, 4])
+    assert (code, numbers) == (0, [6, 5, 4] if fleet.store == "file" else [6, 5])
     assert listed.splitlines()[0].endswith("ann                   a test")
 
     code, said = fleet.type("rollback", str(first), "--yes")
     assert (code, said.splitlines()[-1]) == (2, f"version {first + 2} is in force")
     assert "namespaces.pages.ttl: 7m → 6m" in said
     assert fleet.type("get")[1] == got.replace(f"version: {first}", f"version: {first + 2}")
-    assert fleet.type("get", str(first + 1))[1] == got.replace("6m", "7m").replace(
+    assert fleet.type("get", str(first + 1))[1] == got.replace("ttl: 6m", "ttl: 7m").replace(
         f"version: {first}", f"version: {first + 1}"
     )
     newest = json.loads(fleet.type("history", "--json")[1])[0]
     assert (newest["number"], newest["reason"]) == (first + 2, f"rollback to version {first}")
+
+
+def test_an_empty_store_takes_the_seed_as_it_is(fleet: Fleet) -> None:
+    code, said = fleet.put(fleet.seed.read_text())
+    if fleet.store == "file":  # it is there
+        assert (code, said) == (0, "nothing changes\n")
+        return
+    assert (code, said.splitlines()[-1]) == (2, "version 4 is in force")
+    assert fleet.type("get") == (0, fleet.seed.read_text())
 
 
 def test_nothing_changes(fleet: Fleet) -> None:
