@@ -2,13 +2,13 @@
 
     moved   = the share of the partitions that change their home cell
     L3 hits = reads per second that L3 answers now, of a namespace in a region
-    L2 hits = those that L2 answers, times the share of the region's keys that change their server
 
-    extra loads per second, at first = moved × (L3 hits + L2 hits)
+    extra loads per second, at first = moved × L3 hits
 
 A new home begins empty, so a read that L3 would have answered is a load, once for each key: the
 rate is that of the first moments, and falls as the keys come back. A copy in L1 or L2 is as good as
-before. docs/moving.md says what the figures leave out, and how far off they are.
+before, and a changed ring of memcached servers is warmed by the one before it (`l2.warm_up`).
+docs/moving.md says what the figures leave out, and how far off they are.
 
     bytes that a server takes = the bytes of each server that it takes from × the part that moves
 """
@@ -89,7 +89,7 @@ def forecast(
         sorted(measured.second),
         measured.seconds,
         measured.silent,
-        list(_loads(before, after, partitions, keys, measured, by_region)),
+        list(_loads(before, after, partitions, measured, by_region)),
         [
             *_bytes("cell {}", partitions, shares_of_partitions(before), _CELL, measured.second.values()),
             *_bytes_of_pools(before, after, keys, measured, by_region),
@@ -108,7 +108,6 @@ def _loads(
     before: Topology,
     after: Topology,
     partitions: Sequence[Move],
-    keys: Sequence[Move],
     measured: Measured,
     by_region: Mapping[str, Sequence[str]],
 ) -> Iterator[Loads]:
@@ -116,31 +115,20 @@ def _loads(
     for namespace in sorted(before.namespaces.keys() & after.namespaces.keys()):
         for region, instances in sorted(by_region.items()):
             rates = [_rates(measured, instance, namespace) for instance in instances]
-            hits = sum(one["l3"] + _share_of_region(region, keys) * one["l2"] for one in rates)
-            if extra := moved * hits:
-                now = sum(one["loads"] for one in rates)
+            if extra := moved * sum(hits for hits, _ in rates):
+                now = sum(loads for _, loads in rates)
                 yield Loads(namespace, region, now, extra, _budget(after.namespaces[namespace]))
 
 
-def _rates(measured: Measured, instance: str, namespace: str) -> Mapping[str, float]:
-    """Returns the reads per second that L2 and L3 answered at an instance, and the loads."""
+def _rates(measured: Measured, instance: str, namespace: str) -> tuple[float, float]:
+    """Returns the reads per second that L3 answered at an instance, and the loads."""
     was, now = (
         one[instance].by("answers_beyond_l1_total", "by", namespace=namespace)
         for one in (measured.first, measured.second)
     )
     grown = {by: max(0.0, count - was.get(by, 0.0)) / measured.seconds for by, count in now.items()}
     # Where callers load, a read that is answered with a miss is what the budget counts.
-    loads = grown.get("origin", 0.0) + grown.get("miss", 0.0)
-    return {"l2": grown.get("l2", 0.0), "l3": grown.get("l3", 0.0), "loads": loads}
-
-
-def _share_of_region(region: str, keys: Sequence[Move]) -> float:
-    """Returns the share of the region's keys that change their server; the mean of its rings."""
-    rings: defaultdict[str, float] = defaultdict(float)
-    for move in keys:
-        if _region_of(move.where) == region:
-            rings[move.where] += move.share
-    return sum(rings.values()) / len(rings) if rings else 0.0
+    return grown.get("l3", 0.0), grown.get("origin", 0.0) + grown.get("miss", 0.0)
 
 
 def _budget(namespace: Namespace) -> float | None:

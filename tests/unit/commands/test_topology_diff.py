@@ -196,7 +196,6 @@ def test_keys_move_within_the_ring_of_each_zone(documents: Documents) -> None:
 
 
 MEASURED = """
-cachesvc_answers_beyond_l1_total{{namespace="pages",by="l2"}} {l2}
 cachesvc_answers_beyond_l1_total{{namespace="pages",by="l3"}} {l3}
 cachesvc_answers_beyond_l1_total{{namespace="pages",by="origin"}} {origin}
 cachesvc_cell_memory_bytes{{cell="eu-1"}} 3e+08
@@ -220,7 +219,7 @@ def foretold(document: dict[str, Any], folder: Path) -> Forecast:
     after.write_text(yaml.safe_dump(document))
     was, now = load_topology(before), load_topology(after)
     found = difference(was, now)
-    seen = Measured(10.0, look(l2=100, l3=10, origin=5), look(l2=700, l3=160, origin=25))
+    seen = Measured(10.0, look(l3=10, origin=5), look(l3=160, origin=25))
     return forecast(was, now, found.partitions, found.keys, seen)
 
 
@@ -246,14 +245,6 @@ def test_a_new_memcached_server_brings_bytes_and_no_loads(tmp_path: Path) -> Non
     (server,) = found.bytes
     assert server.server == "memcached m4 of eu"
     assert server.takes == pytest.approx(27e7 / 4, rel=0.15)
-
-
-def test_where_keys_leave_their_cell_and_their_memcached_server_both_count(tmp_path: Path) -> None:
-    pool = {**DOCUMENT["regions"]["eu"]["pool"], "m4": {"address": "m4:11211"}}
-    cells = {**DOCUMENT["cells"], "eu-3": ADDED}
-    new = changed(version=8, cells=cells, regions={"eu": {**DOCUMENT["regions"]["eu"], "pool": pool}})
-    (pages,) = foretold(new, tmp_path).loads
-    assert pages.extra == pytest.approx((30 + 120 / 4) / 4, rel=0.1)
 
 
 def test_a_cell_that_goes_may_be_too_much_for_the_other(tmp_path: Path) -> None:
