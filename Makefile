@@ -24,7 +24,7 @@ TO_DEVELOP := $(VENV)/.installed-to-develop
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--topology …" for others)
+run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--namespaces ns.yaml" for yours, "--topology …" for other servers)
 	@exec $(BIN)/python -m cachesvc serve $(ARGS)
 
 test: $(TO_DEVELOP) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)
@@ -98,14 +98,15 @@ lock: ## Write the pinned versions and their hashes anew from both pyproject.tom
 	echo setuptools | $(PIN) $(PROJECT) - --constraints $(PINS)/dev.txt --output-file $(PINS)/run.txt
 	rm -rf .run/lock
 
-# The integration tests run against real servers, which they start and stop themselves. Those with etcd are skipped
-# where it is not installed and cannot be.
+# The integration tests run against real servers, which they start and stop themselves. Those with etcd and
+# HAProxy are skipped where these are not installed and cannot be.
 servers:
 	@missing=; wanted=; \
 	command -v memcached >/dev/null || missing="$$missing memcached"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v etcd >/dev/null || wanted=" etcd-server"; \
+	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || wanted="$$wanted haproxy"; \
 	test -n "$$missing$$wanted" || exit 0; \
 	if ! command -v apt-get >/dev/null; then as_root=false; \
 	elif [ "$$(id -u)" = 0 ]; then as_root=env; \

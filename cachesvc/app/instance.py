@@ -13,7 +13,7 @@ import platform
 import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from itertools import starmap
@@ -26,6 +26,7 @@ from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
 from cachesvc.app.paced import paced
+from cachesvc.app.supervisor import AT_ONCE
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_document import TopologyDocument
 from cachesvc.app.topology_store import Started, kept_by, opened
@@ -35,7 +36,7 @@ from cachesvc.changes.journal.journal import NO_JOURNAL
 from cachesvc.changes.strangers import Strangers
 from cachesvc.config.contracts import Contracts
 from cachesvc.config.live import Path as FieldPath
-from cachesvc.config.service import Service
+from cachesvc.config.service import Service, topology_of
 from cachesvc.config.topology import Region, Topology
 from cachesvc.config.workers import Worker
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
@@ -68,14 +69,15 @@ class App:
         *,
         topology_file: Path | None = None,
         known: Document | None = None,
+        read: Callable[[str, str], Topology] = topology_of,
         worker: Worker | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """`topology_file` is the document, or its seed (`topology_document.py`); None: it stays.
 
-        `known` is the document as the store had it, if it comes from there. `worker` is None for an
-        instance that is no worker of several.
+        `known` is the document as the store had it, if it comes from there; `read` reads others.
+        `worker` is None for an instance that is no worker of several.
         """
         self._worker = worker
         self.service = service
@@ -87,6 +89,7 @@ class App:
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
         self._is_warm = False
+        self._is_draining = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
         self._certificates = Certificates(service)
@@ -156,7 +159,7 @@ class App:
         if topology_file is not None:
             store = opened(service, topology, topology_file, self._certificates)
             self._document = TopologyDocument(
-                store, topology, self._take, service, known=known, kept=kept_by(service)
+                store, topology, self._take, service, known=known, kept=kept_by(service), read=read
             )
             self._strangers = Strangers(
                 self._backends.streams[service.region], partial(_regions_of, self._document)
@@ -297,6 +300,11 @@ class App:
             *([self._host] if self._host is not None else []),
         ]
 
+    def drain(self) -> None:
+        """Says to load balancers and clients that this instance stops; requests are still served."""
+        self._is_draining = True
+        self._web.drain()
+
     async def stop(self) -> None:
         """Stops listening, lets running requests end, then stops the loops and connections."""
         await self._stack.aclose()
@@ -338,13 +346,14 @@ class App:
         It may, once every region's retained fences are merged (or the region's queue is known to be
         out of reach: then `max_lag` guards the reads), the consumer has asked for changes, and the first
         floor has passed, before which nothing that is loaded could be kept, and the snapshot of L1 is
-        taken, if there is one. Once ready, it stays ready.
+        taken, if there is one. Once ready, it stays ready until it is drained.
         """
         fences, feeds, consumer = self.paths.fences, self._feeds.feeds, self._feeds.consumer
         self._is_warm = self._is_warm or (self._is_settled() and self.paths.warm_restart.is_over)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
-        return self._is_warm, {
+        return self._is_warm and not self._is_draining, {
             "troubles": self._troubles(),
+            "stopping": self._is_draining,
             "region": self.service.region,
             "instance": self.service.instance,
             "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
@@ -414,16 +423,21 @@ async def serve(
     worker: Worker | None = None,
     ready: Callable[[int, str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM; as a `worker` of several, if it is one.
+    """Serves until SIGINT or SIGTERM, and `server.drain` more; as a `worker`, if it is one.
 
     `ready` is called once, with the bound data port and the address of the operations port.
     """
     raise_descriptor_limit()
-    app = App(service, started.topology, topology_file=started.file, known=started.known, worker=worker)
-    stopping = asyncio.Event()
+    app = App(
+        service,
+        started.topology,
+        topology_file=started.file,
+        known=started.known,
+        read=started.read,
+        worker=worker,
+    )
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping, at_once = _heeded(loop, is_worker=worker is not None)
     loop.add_signal_handler(signal.SIGHUP, _reload, app)
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -434,8 +448,41 @@ async def serve(
     try:
         ready(starting.result(), app.operations)
         await stopped
+        await _drain(app, at_once)
     finally:
         await app.stop()
+
+
+def _heeded(loop: asyncio.AbstractEventLoop, *, is_worker: bool) -> tuple[asyncio.Event, asyncio.Event]:
+    """Returns two events: a signal asks to stop; another one asks to stop at once.
+
+    A worker is asked by its supervisor alone (`supervisor.py`). A terminal and a service manager send
+    their signals to all processes of a host, so a repeated one means nothing there.
+    """
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+
+    def asked() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    if is_worker:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(AT_ONCE, at_once.set)
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, asked)
+    return stopping, at_once
+
+
+async def _drain(app: App, at_once: asyncio.Event) -> None:
+    """Drains the instance for `server.drain`, or until the event."""
+    if not (seconds := app.service.server.drain.seconds):
+        return
+    log.info("asked to stop: requests are served for %g s more, a second signal ends that", seconds)
+    app.drain()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await at_once.wait()
 
 
 def _reload(app: App) -> None:

@@ -2,7 +2,9 @@
 
     a worker ends              it is started again, after a pause that doubles while it keeps ending
     a worker hangs             it is killed: its loop has not told of itself for `hung_seconds`
-    SIGTERM, SIGINT            all workers are asked to end, and end as one process does
+    SIGTERM, SIGINT            all workers are asked to end, and end as one process does; a second
+                               one ends their drain at once (`AT_ONCE`)
+    SIGHUP                     all workers are told, and read their files again
     the supervisor is killed   the kernel sends every worker SIGTERM (`PR_SET_PDEATHSIG`)
 
 A worker is a fork, so it has the documents as they were read at the start. The supervisor has one
@@ -34,6 +36,8 @@ BEAT_SECONDS = 1.0
 STEADY_SECONDS = 10.0
 """A worker that served for so long is started again after the first pause."""
 _ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = signal.SIGUSR1
+"""Has a worker that was asked to end do so at once, without more of its drain."""
 _HEARD = (*_ASKED_TO_STOP, signal.SIGHUP, signal.SIGCHLD)
 
 Work = Callable[[int, int, Callable[[], None]], int]
@@ -204,7 +208,8 @@ class Supervisor:
                 log.error("killed, because they did not end: %s", ", ".join(running))
                 self._signal(signal.SIGKILL)
                 give_up_at = inf
-            self._wait(1.0)
+            if any(number in self._wait(1.0) for number in _ASKED_TO_STOP):
+                self._signal(AT_ONCE)
 
     def _running(self) -> list[str]:
         return [child.name for child in self._children if child.pid is not None and _reaped(child) is None]
@@ -233,6 +238,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(AT_ONCE, signal.SIG_IGN)
             for stop in _ASKED_TO_STOP:
                 signal.signal(stop, signal.default_int_handler)
             self._wake.close()

@@ -48,6 +48,7 @@ class TopologyDocument:
         *,
         known: Document | None = None,
         kept: KeptDocument | None = None,
+        read: Callable[[str, str], Topology] = topology_of,
     ) -> None:
         """`topology` is what the instance has started with; `take` is called with another one.
 
@@ -71,6 +72,7 @@ class TopologyDocument:
         self.version = known.version if known else None
         """The version that was found right last; None if none was yet."""
         self._kept = kept
+        self._read_text = read
         self._outage = Outage(f"taking the topology document of {store.where}", log)
         self.loop = Loop("changes of the topology document")
         self._refused = ""
@@ -171,7 +173,7 @@ class TopologyDocument:
         """
         name = self.store.where
         with without_collections():
-            topology = topology_of(document.text, name)
+            topology = self._read_text(document.text, name)
         if self._service is not None:
             check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:

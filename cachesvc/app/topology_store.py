@@ -7,7 +7,7 @@ elsewhere   the newest good one of: the store's, if it answers; the one that thi
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +42,11 @@ class Started(NamedTuple):
 
     topology: Topology
     file: Path | None
-    """The file of the document, or its seed; None on embedded servers."""
+    """The file of the document, or its seed; None on embedded servers without one."""
     known: Document | None = None
     """The same as the store had it; None for a file, and for a seed."""
+    read: Callable[[str, str], Topology] = topology_of
+    """Reads a later text of the document; the second argument names it in messages."""
 
 
 def opened(service: Service, topology: Topology, file: Path, certificates: Certificates) -> DocumentStore:

@@ -1,4 +1,4 @@
-"""The two documents of a command, and `cachesvc check-config`, which only checks them."""
+"""The documents of a command, and `cachesvc check-config`, which only checks them."""
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cachesvc.commands.arguments import add_topology, path_in
 from cachesvc.config.environment import service_links
 from cachesvc.config.mistakes import Mistakes
+from cachesvc.config.namespaces import read_namespaces
 from cachesvc.config.service import (
     TOPOLOGY,
     Service,
@@ -19,14 +20,14 @@ from cachesvc.config.service import (
     read_service,
     read_topology,
 )
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Namespace, Topology
 from cachesvc.config.workers import count_of, names_of, note_part, note_workers, part_of
 from cachesvc.config.zones import doubts_of, note_other_zone
 from cachesvc.model.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-    """Adds `--config` and `--topology`."""
+    """Adds `--config`, `--topology` and `--namespaces`."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -36,6 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         " Default: the file that CACHESVC_CONFIG names; without it, every setting has its default.",
     )
     add_topology(parser, environ, "All instances share it; without it, `serve` starts embedded servers.")
+    parser.add_argument(
+        "--namespaces",
+        type=Path,
+        metavar="FILE",
+        default=path_in(environ, "CACHESVC_NAMESPACES"),
+        help="For embedded servers: a document with the part `namespaces` of a topology, and nothing else."
+        " It is followed as a topology is. Default: the file that CACHESVC_NAMESPACES names; without it,"
+        " there is one look-aside namespace, `pages`.",
+    )
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -53,7 +63,10 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int
         print(f"service: {settings}; it says no region, so none was looked for in the topology")
     else:
         print(f"service: ok, region {service.region}, instance {', '.join(names_of(service))}")
-    if topology is None:
+    if topology is None and documents.namespaces is not None:
+        count = len(documents.namespaces)
+        print(f"namespaces: ok, {count}; serve would run them on the embedded set-up")
+    elif topology is None:
         print("topology: none given; serve would run the embedded set-up")
     else:
         counts = (
@@ -73,6 +86,8 @@ class Documents(NamedTuple):
     given: Collection[str]
     """The fields of the service document that do not have their default."""
     topology: Topology | None
+    namespaces: Mapping[str, Namespace] | None
+    """The contracts for embedded servers; None if no document has them."""
     mistakes: Sequence[ConfigError]
     """The mistakes with which no instance starts."""
     doubts: Sequence[ConfigError]
@@ -105,7 +120,10 @@ def read_documents(
     shared = found.within(TOPOLOGY)
     service, given = read_service(options.config, environ, found)
     topology = None if options.topology is None else read_topology(options.topology, shared)
+    namespaces = None if options.namespaces is None else read_namespaces(options.namespaces, shared)
     note_part(service, found)
+    if namespaces is not None:
+        _note_namespaces(service, namespaces, options, found, shared)
     if topology is None:
         note_anonymous(service.server, None, found)
     else:
@@ -119,7 +137,31 @@ def read_documents(
         note_other_zone(service, topology, doubts)
     told = [_in_document(one, options) for one in doubts.noted() or found.noted()]
     count = len(found.noted())
-    return Documents(named(service), given, topology, told[:count], told[count:])
+    return Documents(named(service), given, topology, namespaces, told[:count], told[count:])
+
+
+def _note_namespaces(
+    service: Service,
+    namespaces: Mapping[str, Namespace],
+    options: argparse.Namespace,
+    found: Mistakes,
+    shared: Mistakes,
+) -> None:
+    """Notes contracts that do not go together with the service document, or with a topology."""
+    found.require(
+        options.topology is None,
+        "--namespaces",
+        f"is for embedded servers, and the topology {options.topology} names others: write the namespaces"
+        " there, or leave out --topology (CACHESVC_TOPOLOGY)",
+    )
+    found.require(
+        service.document.store == "file",
+        "$.document.store",
+        "is for the topology document: leave it out with --namespaces, which is a file",
+    )
+    if options.topology is None:
+        contracts = Topology(version=1, regions={}, cells={}, namespaces=dict(namespaces))
+        note_together(part_of(service), contracts, found, shared)
 
 
 def given_topology(path: Path) -> Topology:
@@ -138,7 +180,8 @@ def _end(mistakes: Sequence[ConfigError]) -> None:
 def _in_document(error: ConfigError, options: argparse.Namespace) -> ConfigError:
     """The mistake with its document's path, because `$.region` alone is in either."""
     if error.path.startswith(TOPOLOGY):
-        return _in_file(ConfigError(error.path.removeprefix(TOPOLOGY), error.why), options.topology)
+        shared = options.topology or options.namespaces
+        return _in_file(ConfigError(error.path.removeprefix(TOPOLOGY), error.why), shared)
     return _in_file(error, options.config)
 
 

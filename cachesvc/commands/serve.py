@@ -8,14 +8,16 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import uvloop
 from msgspec.structs import replace
 
 from cachesvc.app import instance as app
-from cachesvc.app.embedded.set_up import embedded
+from cachesvc.app.embedded.set_up import Embedded, embedded
 from cachesvc.app.supervisor import BEAT_SECONDS, Supervisor
 from cachesvc.app.topology_store import Started, at_start
 from cachesvc.commands import documents
@@ -23,6 +25,7 @@ from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
 from cachesvc.config.addresses import address, is_wildcard
+from cachesvc.config.namespaces import with_namespaces
 from cachesvc.config.service import Service, check_together, tokens_in_clear_text
 from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
@@ -31,8 +34,11 @@ from cachesvc.telemetry.logs import logs
 
 log = logging.getLogger(__name__)
 
+StartEmbedded = Callable[[], Coroutine[Any, Any, Embedded]]
+"""Starts the embedded servers, as `embedded` does."""
+
 STOP_SECONDS = 20.0
-"""How long workers may take to end beyond `server.shutdown_timeout`."""
+"""How long workers may take to end beyond `server.drain` and `server.shutdown_timeout`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -69,6 +75,7 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # A terminal that closes, or a log rotation that asks every service to read its settings again, must
     # not kill an instance: the default handling of SIGHUP would.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    start = partial(embedded, service, environ, documents.namespaces)
     started = None
     if documents.topology is not None:
         try:
@@ -77,8 +84,8 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         except KeyboardInterrupt:
             return 0
     if count_of(service.server) > 1:
-        return _serve_with_workers(service, started, environ)
-    return _run(service, _serve(service, started, environ))
+        return _serve_with_workers(service, started, start, options.namespaces)
+    return _run(service, _serve(service, started, start, options.namespaces))
 
 
 def _run(service: Service, serving: Coroutine[Any, Any, None]) -> int:
@@ -112,16 +119,23 @@ def _refused(service: Service, error: OSError) -> int:
     )
 
 
-async def _serve(service: Service, started: Started | None, environ: Mapping[str, str]) -> None:
+async def _serve(
+    service: Service, started: Started | None, start: StartEmbedded, namespaces: Path | None
+) -> None:
     if started is not None:
         await _announce_and_serve(service, started, [])
         return
-    servers = await embedded(service, environ)
+    servers = await start()
     try:
         check_together(service, servers.topology)
-        await _announce_and_serve(service, Started(servers.topology, None), servers.lines)
+        await _announce_and_serve(service, _started(servers, namespaces), servers.lines)
     finally:
         await servers.stop()
+
+
+def _started(servers: Embedded, namespaces: Path | None) -> Started:
+    """Returns the document that instances on embedded servers start with, and follow."""
+    return Started(servers.topology, namespaces, read=with_namespaces(servers.topology))
 
 
 async def _announce_and_serve(service: Service, started: Started, lines: Sequence[str]) -> None:
@@ -138,18 +152,20 @@ async def _announce_and_serve(service: Service, started: Started, lines: Sequenc
 # several workers -----------------------------------------------------------------------------------
 
 
-def _serve_with_workers(service: Service, started: Started | None, environ: Mapping[str, str]) -> int:
+def _serve_with_workers(
+    service: Service, started: Started | None, start: StartEmbedded, namespaces: Path | None
+) -> int:
     """Serves as the supervisor of the workers, which share embedded servers if there are any."""
     if started is not None:
         return _supervise(service, started, [])
     try:
         # Its loop ends before the first worker is made, which would have it as a copy.
-        servers = asyncio.run(embedded(service, environ))
+        servers = asyncio.run(start())
     except KeyboardInterrupt:
         return 0
     try:
         check_together(part_of(service), servers.topology)
-        return _supervise(service, Started(servers.topology, None), servers.lines)
+        return _supervise(service, _started(servers, namespaces), servers.lines)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -176,7 +192,7 @@ def _supervise(service: Service, started: Started, lines: Sequence[str]) -> int:
         at = address(_host_to_ask(operations.host), operations.port) if operations.port else ""
         _announce(service, started.topology, lines, address(_host_to_ask(server.host), server.port), at)
 
-    stop_seconds = server.shutdown_timeout.seconds + STOP_SECONDS
+    stop_seconds = server.drain.seconds + server.shutdown_timeout.seconds + STOP_SECONDS
     if service.l1.snapshot.directory:
         stop_seconds += service.l1.snapshot.timeout.seconds
     return Supervisor(

@@ -36,6 +36,7 @@ NOT_SETTINGS = {
     "CACHESVC_ENV": "`production` refuses to start the embedded servers. Any other value has no effect.",
     "CACHESVC_CONFIG": "The path of the service document, if `--config` is not given.",
     "CACHESVC_TOPOLOGY": "The path of the topology document, if `--topology` is not given.",
+    "CACHESVC_NAMESPACES": "The path of the document of namespaces, if `--namespaces` is not given.",
     "CACHESVC_DEBUG_TOKEN": "The debug token that `cachesvc top` sends, if `--debug-token` is not given.",
     "CACHESVC_TOKEN": "The bearer token that commands show to instances, if no file is given.",
     "CACHESVC_TOKEN_FILE": "The path of a file with that token, if `--token-file` is not given.",

@@ -160,9 +160,13 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     never. Readers of a hot key are told to spread it over several instances of the region, until it
     has at most this share of the reads of each. It changes nothing where an instance has less than
     400 reads per second, or where the topology names fewer than two instances of the region."""
+    drain: Duration = Duration.parse("0s")
+    """How long requests are still served after a stop signal, while `/readyz` answers 503 and
+    every answer closes its connection. Give a load balancer the time of its failed checks (interval ×
+    failures) and a second more. A second signal ends it at once. 0: the stop begins with the signal."""
     shutdown_timeout: Duration = Duration.parse("10s")
-    """How long running requests may go on after a stop signal. Then their connections are
-    closed."""
+    """How long running requests may go on once nothing is listened on any more, after `drain`.
+    Then their connections are closed."""
     workers: int | Literal["auto"] = 1
     """The processes that serve on this host, 1 to 128; `auto`: one for each core that this one
     may use. More than one need Linux, and a `port` that is not 0. Each is an instance: the first one

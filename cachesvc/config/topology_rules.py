@@ -58,16 +58,21 @@ def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
         _check_prefixes(prefixes, active, topology, "$.regions.{}.partitions", found)
         if topology.former is not None:
             _check_former(topology.former, topology, found)
-        for name, namespace in topology.namespaces.items():
-            _check_name(NAMESPACE_NAME, name, "$.namespaces", "namespace", found)
-            found.require(
-                name not in RESERVED,
-                f"$.namespaces.{name}",
-                "is a path of the API itself: choose another name",
-            )
-            _check_namespace(namespace, f"$.namespaces.{name}", found)
+        check_namespaces(topology.namespaces, found)
         if topology.callers is not None:
             check_callers(topology.callers, "$.callers", found)
+
+
+def check_namespaces(namespaces: Mapping[str, Namespace], found: Mistakes) -> None:
+    """Notes the rules within `namespaces` that do not hold."""
+    for name, namespace in namespaces.items():
+        _check_name(NAMESPACE_NAME, name, "$.namespaces", "namespace", found)
+        found.require(
+            name not in RESERVED,
+            f"$.namespaces.{name}",
+            "is a path of the API itself: choose another name",
+        )
+        _check_namespace(namespace, f"$.namespaces.{name}", found)
 
 
 def _check_region(region: Region, path: str, found: Mistakes) -> None:

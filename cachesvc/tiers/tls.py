@@ -14,6 +14,7 @@ asks it for each connection. So nothing else knows of renewals.
 import asyncio
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,6 +128,8 @@ class Certificates:
         self._ends: dict[str, float] = {}
         """File → when it ends, seconds since 1970."""
         self._warned: set[str] = set()
+        self._looking = threading.Lock()
+        """Held during a look: the loop's and that of SIGHUP may meet."""
         self.renewals = 0
         """Blocks whose renewed files were taken."""
         self.loop = Loop("watch of certificates")
@@ -172,11 +175,12 @@ class Certificates:
 
     def look(self) -> None:
         """Looks at all files once. Blocks."""
-        for block, context in self._blocks.values():
-            if block.look():
-                self.renewals += 1
-                context.current = block.made
-                self._note_ends(block)
+        with self._looking:
+            for block, context in self._blocks.values():
+                if block.look():
+                    self.renewals += 1
+                    context.current = block.made
+                    self._note_ends(block)
         for file, left in self.seconds_left().items():
             if left < WARN_SECONDS and file[0] not in self._warned:
                 self._warned.add(file[0])

@@ -123,6 +123,7 @@ class Listener:
         self._lane = lane
         self._runner: web.ServerRunner | None = None
         self.is_stopping = False
+        """True: every answer is the last one on its connection."""
 
     def __repr__(self) -> str:
         started = self._runner.addresses if self._runner else "not started"
@@ -167,6 +168,10 @@ class Listener:
             raise
         self._runner = runner
         return int(runner.addresses[0][1])
+
+    def drain(self) -> None:
+        """Closes each connection with its next answer from now on; new ones are still accepted."""
+        self.is_stopping = True
 
     async def stop(self) -> None:
         """Closes the listening socket, then idle connections, then those of running requests.

@@ -88,6 +88,10 @@ class Port:
         self.address = address(host, bound)
         return bound
 
+    def drain(self) -> None:
+        """Closes each connection with its next answer from now on; new ones are still accepted."""
+        self._listener.drain()
+
     async def stop(self) -> None:
         """Stops to listen, lets running requests end, then closes their connections."""
         await self._listener.stop()

@@ -83,6 +83,8 @@ _TIMED = (*_SHEDDABLE, "release", "delete", "invalidate")
 """Operations whose answers say what they cost, if they took long: reads and writes."""
 _AUDITED = (401, 403, 421)
 """The statuses of calls that are refused to their caller, and stand in the audit."""
+_STOPPING = b"Cachesvc-Stopping: 1\r\n"
+"""The line of answers of an instance that stops: clients that know others ask those."""
 OWN_HEAD_BYTES = 1 << 10
 """The answer to a batch has a head of fewer bytes."""
 _AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
@@ -292,6 +294,11 @@ class Web:
                 await self.data.stop()
                 raise
         return bound
+
+    def drain(self) -> None:
+        """Has every answer tell that this instance stops, and close its connection."""
+        for port in self.ports.values():
+            port.drain()
 
     async def stop(self) -> None:
         """Closes the listening sockets, and lets running requests end within `shutdown_timeout`.
@@ -657,6 +664,7 @@ class Web:
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
         if port.is_stopping:
+            reply.add_lines(_STOPPING)
             reply.close_after()
 
     def _end_lines(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Real HTTP proxies in front of an origin: nginx and HAProxy in set-ups that people run.
+"""Real HTTP proxies: nginx and HAProxy in set-ups that people run.
 
 The tests that use them are skipped where the binary is not installed: nothing else needs it.
 """
@@ -97,6 +97,26 @@ def haproxy(origin: str) -> Iterator[Mapping[str, str]]:
     )
     with _running("haproxy", config, ["-db", "-f", "config"], ports) as urls:
         yield urls
+
+
+@contextmanager
+def balancer(servers: Mapping[str, str], check_seconds: float) -> Iterator[str]:
+    """A HAProxy that spreads requests over instances (name → host and port). Yields its URL.
+
+    It leaves one after two failed checks of `/readyz`, and takes it again after one that succeeds. It
+    sends no request a second time.
+    """
+    name, port = "all", free_port()
+    checked = f"check inter {round(1000 * check_seconds)}ms fall 2 rise 1"
+    config = (
+        "defaults\n  mode http\n  retries 0\n"
+        "  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
+        f"frontend front\n  bind 127.0.0.1:{port}\n  default_backend instances\n"
+        "backend instances\n  balance roundrobin\n  option httpchk GET /readyz\n"
+        + "".join(f"  server {server} {at} {checked}\n" for server, at in servers.items())
+    )
+    with _running("haproxy", config, ["-db", "-f", "config"], {name: port}) as urls:
+        yield urls[name]
 
 
 @contextmanager

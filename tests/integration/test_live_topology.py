@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from cachesvc.app.instance import App
+from cachesvc.changes.document import contract
 from cachesvc.config.service import L2, Server, Service, load_topology
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
@@ -132,6 +133,22 @@ async def test_a_document_that_does_not_suit_the_service_document_changes_nothin
     await asyncio.to_thread(running.write, ttl="2d")  # above l3.retention
     await running.until("/readyz?verbose", "the topology document of before is in force")
     await running.until("/metrics", "cachesvc_document_outdated 1.0")
+
+
+async def test_sighup_reads_the_document_and_certificates_at_once(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "LOOK_SECONDS", 3600)
+    await asyncio.to_thread(running.write, ttl="5m")
+    await running.start()
+    looks: list[object] = []
+    monkeypatch.setattr(running.app._certificates, "look", lambda: looks.append(None))
+    await asyncio.to_thread(running.write, ttl="1m", lease="9s", l1={"at_most": "50%"})
+    assert json.loads((await running.ask("/readyz?verbose"))[2])["waits_for_restart"] == []
+    running.app.reload()
+    await running.until("/readyz?verbose", "namespaces.pages.l1.at_most")
+    assert looks == [None]
+    assert running.app.topology.namespaces["pages"].ttl == 60_000_000
 
 
 async def test_a_namespace_comes_and_goes_and_comes_back(running: Running) -> None:

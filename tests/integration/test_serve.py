@@ -8,8 +8,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
 
@@ -103,6 +105,57 @@ def test_one_command_serves_and_a_signal_stops_all_of_it(root: Path, ending: sig
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert [path.name for path in root.iterdir()] == ["root.lock"]
+
+
+class Guide(BaseHTTPRequestHandler):
+    """An origin on a laptop: it answers every key."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"text")
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_namespaces_and_origins_are_declared_without_servers_and_change_live(root: Path) -> None:
+    origin = HTTPServer(("127.0.0.1", 0), Guide)
+    Thread(target=origin.serve_forever, daemon=True).start()
+    (port,) = free_ports(1)
+    document, url = root / "ns.yaml", f"http://127.0.0.1:{port}"
+
+    def declare(ttl: str) -> None:
+        new = document.with_suffix(".new")
+        loads = f"origin: {{url: 'http://127.0.0.1:{origin.server_port}/{{key}}'}}"
+        new.write_text(f"namespaces: {{docs: {{owner: me, ttl: {ttl}, {loads}}}}}\n")
+        new.replace(document)
+
+    def fresh_seconds(key: str) -> int:
+        with urllib.request.urlopen(f"{url}/v1/docs/{key}", timeout=10) as answer:
+            assert answer.read() == b"text"
+            return int(answer.headers["Cache-Control"].removeprefix("max-age=").partition(",")[0])
+
+    declare("30m")
+    process = served(root / "run", port, CACHESVC_NAMESPACES=str(document))
+    try:
+        said = read_banner(process)
+        assert "namespaces: docs (read-through)" in "\n".join(said)
+        wait_ready(url)
+        assert fresh_seconds("a") > 60
+        assert call(f"{url}/v1/pages/a")[0] == 404
+        declare("-1m")
+        give_up_at = time.monotonic() + 20
+        while b"$.namespaces.docs.ttl: " not in (told := call(f"{url}/readyz?verbose")[1]):
+            assert time.monotonic() < give_up_at, told
+        declare("1m")
+        while fresh_seconds(f"b{time.monotonic()}") > 60:
+            assert time.monotonic() < give_up_at
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        origin.shutdown()
 
 
 def test_a_port_in_use_ends_the_start_and_the_servers_of_that_start(root: Path) -> None:

@@ -61,7 +61,7 @@ class Host:
 
 
 @contextmanager
-def host(root: Path) -> Iterator[Host]:
+def host(root: Path, drain: str = "0s") -> Iterator[Host]:
     (port,) = free_ports(1)
     environ = {
         **os.environ,
@@ -70,6 +70,7 @@ def host(root: Path) -> Iterator[Host]:
         "CACHESVC_INSTANCE": "eu-a",
         "CACHESVC_COHERENCE_SKETCH_SLOTS": "65536",
         "CACHESVC_SERVER_WORKER_HUNG_AFTER": "4s",
+        "CACHESVC_SERVER_DRAIN": drain,
         "CACHESVC_TELEMETRY_LOG_FORMAT": "json",
     }
     process = subprocess.Popen(
@@ -87,6 +88,15 @@ def host(root: Path) -> Iterator[Host]:
     finally:
         process.kill()  # its workers and servers end with it
         process.communicate()
+
+
+def are_ready(running: Host) -> bool:
+    """True if both workers are."""
+    try:
+        workers = running.readiness()["workers"].values()
+    except OSError:  # the kernel gave the connection to a worker that was killed
+        return False
+    return all(one is not None and one["ready"] for one in workers)
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +175,7 @@ async def test_a_worker_that_is_killed_comes_back_and_the_other_is_untouched(run
                 await asyncio.sleep(0.01)
 
         async def is_back() -> bool:
-            try:
-                found = await asyncio.to_thread(running.readiness)
-            except OSError:  # the kernel gave the connection to the worker that was killed
-                return False
-            workers = found["workers"].values()
-            is_ready = all(one is not None and one["ready"] for one in workers)
-            return is_ready and len(running.workers() & before) == 1
+            return await asyncio.to_thread(are_ready, running) and len(running.workers() & before) == 1
 
         await until("all is stored", is_stored)
         reading = [asyncio.create_task(read()) for _ in range(2)]
@@ -219,15 +223,27 @@ def test_nothing_is_left_of_a_supervisor_that_was_killed(running: Host) -> None:
 
 
 def test_a_stop_drains_all_workers_and_a_killed_one_is_named_in_the_log() -> None:
+    """Until a second signal to the supervisor all serve on, and the host is not ready."""
     with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
-        with host(Path(root)) as running:
+        with host(Path(root), drain="90s") as running:
             workers = running.workers()
             os.kill(min(workers), signal.SIGKILL)
             give_up_at = time.monotonic() + 20
             while len(running.workers() - workers) == 0:
                 assert time.monotonic() < give_up_at
                 time.sleep(0.02)
+            while not are_ready(running):
+                assert time.monotonic() < give_up_at + 20
             running.process.send_signal(signal.SIGTERM)
+            while call(f"{running.url}/readyz")[0] != 503 or not all(
+                one["stopping"] for one in running.readiness()["workers"].values()
+            ):
+                assert time.monotonic() < give_up_at + 40
+            for worker in running.workers():
+                os.kill(worker, signal.SIGINT)  # as the terminal does whose Ctrl-C has asked the supervisor
+                os.kill(worker, signal.SIGTERM)
+            assert {call(f"{url}/v1/pages/none")[0] for url in (running.url, *running.own) * 4} == {404}
+            running.process.send_signal(signal.SIGINT)
             _, errors = running.process.communicate(timeout=30)
             assert running.process.returncode == 0
             assert "Traceback" not in errors

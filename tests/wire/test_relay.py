@@ -68,7 +68,9 @@ async def test_an_instance_that_stops_ends_it_at_once(site: Site, relay: Relay, 
     await asyncio.sleep(0.05)
     assert relay.followers == 1
     await site.web.stop()
-    assert await reading == b""
+    with pytest.raises(FrameError, match="its instance stops"):
+        FrameReader("r").feed(await reading)
+    assert await wire.read() == b""
     assert relay.followers == 0
 
 

@@ -260,7 +260,8 @@ async def test_stop_ends_streams_at_once(site: Site, subscriber: Subscriber, rea
     await site.web.stop()
     assert loop.time() - before < 0.5, "shutdown_timeout is 2 s here"
     assert site.broadcast.statistics().subscribers == 0
-    assert b"event: heartbeat" in await subscriber.rest() or not reads
+    rest = await subscriber.rest()
+    assert (b"event: heartbeat" in rest and rest.endswith(b"event: stopping\ndata: {}\n\n")) or not reads
     if client is not None:
         client.close()
 

@@ -29,11 +29,14 @@ class Embedded(NamedTuple):
     """Ends every server that was started and removes its files. At most once."""
 
 
-async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
+async def embedded(
+    service: Service, environ: Mapping[str, str], namespaces: Mapping[str, Namespace] | None = None
+) -> Embedded:
     """Starts the servers; they are ready on return.
 
-    Raises `ConfigError` in production and `ServerStartError` if a server fails to start; then
-    nothing runs. Blocks the loop until the servers are ready, so it belongs before serving.
+    Without `namespaces` there is one, `pages`. Raises `ConfigError` in production, and
+    `ServerStartError` if a server fails to start; then nothing runs. Blocks the loop until the servers
+    are ready, so it belongs before serving.
     """
     if environ.get("CACHESVC_ENV") == "production":
         raise ConfigError(
@@ -52,9 +55,8 @@ async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
             lines.append(f"L2: memcached from PATH (real), pid {server.pid}")
         stop_all = undo.pop_all()
     address = memcached.address(run_dir.path) if server is not None else STAND_IN
-    return Embedded(
-        _topology(service, run_dir, MemcachedServer(address=address)), lines, server, _stopper(stop_all)
-    )
+    topology = _topology(service, run_dir, MemcachedServer(address=address), namespaces)
+    return Embedded(topology, lines, server, _stopper(stop_all))
 
 
 def _start_valkey(run_dir: RunDir, undo: ExitStack) -> str:
@@ -74,7 +76,9 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
     return server
 
 
-def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
+def _topology(
+    service: Service, run_dir: RunDir, server: MemcachedServer, namespaces: Mapping[str, Namespace] | None
+) -> Topology:
     instances, operations = embedded_ports(service)
     region = Region(
         queue=valkey.url(run_dir.path, 2),
@@ -90,7 +94,7 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
             "c1": Cell(region=service.region, url=valkey.url(run_dir.path, 0)),
             "c2": Cell(region=service.region, url=valkey.url(run_dir.path, 1)),
         },
-        namespaces={"pages": Namespace(owner="you")},
+        namespaces={"pages": Namespace(owner="you")} if namespaces is None else dict(namespaces),
     )
 
 

@@ -1,6 +1,7 @@
 """The wire between a relay and a follower: items of one `fences` stream, in frames.
 
-    frame   u32 big-endian, the bytes of the body, then the body: a msgpack array
+    frame   u32 big-endian, the bytes of the body, then the body: a msgpack array; without a
+        body the relay stops, and nothing follows
     body    [after, [[id, {field: value}], …]]
 
 `after` is the position that the items follow (`changes/contract.py`); ids, fields and values are
@@ -24,6 +25,10 @@ LARGEST_FRAME = 8 << 20
 One read of a stream ends after a mebibyte and an item, which has a mebibyte at most."""
 
 _SIZE = struct.Struct(">I")
+LAST_FRAME = _SIZE.pack(0)
+"""The frame of a relay that stops.
+
+Earlier builds refuse its shape, and so leave the relay, too."""
 _POSITION = re.compile(r"[0-9]{1,16}-[0-9]{1,20}@[0-9a-f]{8}").fullmatch
 _ID = re.compile(rb"[0-9]{1,16}-[0-9]{1,20}").fullmatch
 
@@ -63,6 +68,8 @@ class FrameReader:
         frames: list[Frame] = []
         while len(self._unread) >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._unread)
+            if not size:
+                raise FrameError(self._where, "its instance stops")
             if size > LARGEST_FRAME:
                 raise FrameError(self._where, f"a frame of {size} bytes")
             if len(self._unread) < (end := _SIZE.size + size):

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cachesvc.commands.topology.forecast import Forecast
 from cachesvc.commands.topology.moves import (
     KeyMove,
     Move,
@@ -54,6 +55,8 @@ class Difference(Struct, frozen=True):
     """Sentences about changes that are allowed and have a price."""
     steps: Sequence[str]
     """The rest of the work, in order."""
+    expected: Forecast | None = None
+    """The loads and bytes that the moves bring; None if no fleet was asked, or nothing moves."""
 
 
 def difference(before: Topology, after: Topology, keys: Iterable[Key] = ()) -> Difference:

@@ -52,6 +52,13 @@ def moves_of_partitions(before: Topology, after: Topology) -> Sequence[Move]:
     return [Move("", *cells, count / TRIED) for cells, count in found.most_common()]
 
 
+def shares_of_partitions(topology: Topology) -> Mapping[str, float]:
+    """Returns the share of the partitions that each cell is the home of."""
+    placement = Placement(topology)
+    found = Counter(placement.home(f"{{tried-{number}}}") for number in range(TRIED))
+    return {cell: count / TRIED for cell, count in found.items()}
+
+
 def moves_of_keys(before: Topology, after: Topology) -> Iterator[Move]:
     """Yields the shares of keys that change their memcached server, ring by ring."""
     for name, was, now in _rings(before, after):
@@ -65,6 +72,16 @@ def moves_of_keys(before: Topology, after: Topology) -> Iterator[Move]:
             if owners[0] != owners[1]:
                 found[owners] += end - start
         yield from (Move(name, *owners, size / _CIRCLE) for owners, size in found.most_common())
+
+
+def shares_of_keys(before: Topology, after: Topology) -> Mapping[str, Mapping[str, float]]:
+    """Returns the share of the keys that each server has now, ring by ring."""
+    found: dict[str, Counter[str]] = {}
+    for name, was, _ in _rings(before, after):
+        sizes = found[name] = Counter()
+        for start, end in pairwise(sorted({0, *was.points, _CIRCLE})):
+            sizes[was.server(end)] += end - start
+    return {name: {server: size / _CIRCLE for server, size in sizes.items()} for name, sizes in found.items()}
 
 
 def moves_of_given(before: Topology, after: Topology, keys: Iterable[Key]) -> Iterator[KeyMove]:

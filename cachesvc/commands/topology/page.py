@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from cachesvc.commands.top.units import rate, size
 from cachesvc.commands.topology.difference import Change, Difference
+from cachesvc.commands.topology.forecast import Forecast
 from cachesvc.commands.topology.moves import Move
 from cachesvc.model.printable import printable
 
@@ -37,6 +39,8 @@ def _lines(found: Difference) -> Iterator[str]:
             yield f"  {move.key}{where}: {move.before} → {move.after}"
         if (more := len(found.given) - GIVEN_SHOWN) > 0:
             yield f"  … and {more} more (--json has all)"
+    if found.partitions or found.keys:
+        yield from _expected(found.expected)
     if found.notes:
         yield "\nMind:"
         yield from (f"  - {note}" for note in found.notes)
@@ -47,6 +51,28 @@ def _lines(found: Difference) -> Iterator[str]:
     if found.steps:
         yield "\nSteps:"
         yield from (f"  {number}. {step}" for number, step in enumerate(found.steps, 1))
+
+
+def _expected(found: Forecast | None) -> Iterator[str]:
+    if found is None:
+        yield "\nLoads and bytes that this brings: unknown (--from URL asks the instances what they measure)"
+        return
+    who = f"{len(found.instances)} instance{'s' * (len(found.instances) != 1)}"
+    yield f"\nTo expect, by what {who} measured in {found.seconds:.3g} s:"
+    for name, why in found.silent.items():
+        yield f"  {name} does not answer ({why}): its reads are missing"
+    if not found.loads:
+        yield "  no extra loads: no read that moves was answered by L3"
+    for one in found.loads:
+        where = f" in {one.region}" if one.region else ""
+        budget = "no budget" if one.budget is None else f"budget {rate(one.budget)}"
+        over = ", TOO MANY" * one.is_over
+        yield f"  {one.namespace}{where}: {rate(one.now)} + {rate(one.extra)} loads/s at first; {budget}{over}"
+    for server in found.bytes:
+        limit = "limit not known" if server.limit is None else f"limit {size(server.limit)}"
+        over = ", TOO MANY" * server.is_over
+        has = size(server.has or 0.0)
+        yield f"  {server.server}: has {has}, takes {size(server.takes)}; {limit}{over}"
 
 
 def _change(change: Change) -> str:

@@ -4,10 +4,10 @@
     /v1/relay     what this instance has read of a region's stream, in frames (`changes/relay/`)
 
 The body does not end by itself: it has neither a length nor chunks, and ends when the connection
-does. Every piece is written at the pace at which the subscriber reads (`writer.write` waits while
-the buffers are full). Meanwhile its subscription is only a place in a log. One timer
-serves all streams: it makes the heartbeats, and cuts off subscribers that have not read anything
-for long.
+does. Its last piece says that the instance stops, if it ends for that. Every piece is written at
+the pace at which the subscriber reads (`writer.write` waits while the buffers are full). Meanwhile
+its subscription is only a place in a log. One timer serves all streams: it makes the heartbeats,
+and cuts off subscribers that have not read anything for long.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from aiohttp import ClientConnectionError, web
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.broadcast.events import Vector, read_vector
 from cachesvc.changes.broadcast.subscription import Subscription
+from cachesvc.changes.relay.frames import LAST_FRAME
 from cachesvc.changes.relay.relay import Following, Relay
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
@@ -43,6 +44,8 @@ _HEAD = (
 )
 
 
+_LAST_EVENT = b"event: stopping\ndata: {}\n\n"
+"""Has no id: the subscriber resumes after the event before it."""
 _RELAY_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
 
 
@@ -60,6 +63,8 @@ class StreamReply(Reply):
         """The generation of the callers under which it was admitted."""
         self.writing_since: float | None = None
         """When the running write began, on the loop's clock; None if no write waits for the peer."""
+        self.last = b""
+        """The bytes that are written at the end of the subscription."""
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Writes until the stream ends; also without an error if the peer has gone.
@@ -76,11 +81,15 @@ class StreamReply(Reply):
                 self.writing_since = loop.time()
                 await request.writer.write(piece)
                 self.writing_since = None
-                piece = await self.subscription.next()
+                piece = await self.subscription.next() or self._take_last()
         except (ConnectionError, ClientConnectionError):
             return
         finally:
             self.subscription.close()
+
+    def _take_last(self) -> bytes:
+        last, self.last = self.last, b""
+        return last
 
 
 class Streams:
@@ -167,9 +176,10 @@ class Streams:
             raise RequestError(ProblemKind.TOO_MANY_SUBSCRIBERS, why)
 
     def stop(self) -> None:
-        """Ends all streams at once; their subscribers go on at another instance."""
+        """Ends all streams at once, and tells why; their subscribers go on at another instance."""
         self._is_stopped = True
         for stream in self._open:
+            stream.last = LAST_FRAME if isinstance(stream.subscription, Following) else _LAST_EVENT
             stream.subscription.close()
         self._sweep()
 

@@ -74,6 +74,20 @@ def test_events_become_fences(bench: Bench) -> None:
     assert bench.held("abcdeft") == ""
 
 
+def test_an_instance_that_says_that_it_stops_is_left_without_a_warning(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = bench.feed.url()
+    bench.feed.received(b"event: stopping\ndata: {}\n\n")
+    bench.feed.lost("the instance ended it")
+    assert bench.feed.url() != before
+    assert bench.feed.headers()["Last-Event-ID"] == "eu=1-1"
+    assert not bench.feed.is_up
+    assert not caplog.records
+    bench.feed.lost("no connection")
+    assert ["no connection" in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_a_reset_or_a_heartbeat_with_a_higher_floor_empties(bench: Bench) -> None:
     bench.hold("a")
     bench.feed.received(event("reset", "eu=2-0", floor=T0, reason="a gap"))

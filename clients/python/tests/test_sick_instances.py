@@ -82,6 +82,24 @@ async def test_a_hung_instance_costs_two_calls_a_share_of_their_time_and_no_call
         ]
 
 
+async def test_one_that_says_that_it_stops_is_left_at_once_and_asked_again_when_it_says_so_no_more(
+    service: FakeService, hostile: Hostile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "PROBE_SECONDS", 0.01)
+    async with opened(service, hostile.url) as cache:
+        pages, keys = cache.namespace("pages"), keys_of(cache, hostile.url)
+        found = answer("200 OK", msgspec.msgpack.encode({"results": [{"outcome": "hit", "value": b"v"}]}))
+        said = found.replace(b"\r\n", b"\r\nConnection: close\r\nCachesvc-Stopping: 1\r\n", 1)
+        hostile.answers = lambda _: said
+        first = [await pages.get(key) for key, _ in zip(keys, range(30), strict=False)]
+        assert (first[0], len(hostile.asked)) == (b"v", 1)
+        hostile.answers = lambda path: probes_only(path) or found
+        while len(hostile.asked) < 2:
+            await pages.get(next(keys))
+        assert cache.statistics().failovers == 0
+    assert not caplog.records
+
+
 async def test_callers_that_were_on_their_way_when_it_hung_are_answered_too(
     service: FakeService, hostile: Hostile
 ) -> None:

@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from cachesvc.cli import main
+from cachesvc.commands.top.exposition import Exposition
+from cachesvc.commands.topology.difference import difference
+from cachesvc.commands.topology.forecast import Forecast, Measured, forecast
 from cachesvc.config.service import load_topology
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l2.ring import Ring
@@ -190,3 +193,72 @@ def test_keys_move_within_the_ring_of_each_zone(documents: Documents) -> None:
     assert "b1 → a1" in said
     assert "Keys of eu zone b that change their memcached server" in said
     assert "a1 → a2" not in said
+
+
+MEASURED = """
+cachesvc_answers_beyond_l1_total{{namespace="pages",by="l3"}} {l3}
+cachesvc_answers_beyond_l1_total{{namespace="pages",by="origin"}} {origin}
+cachesvc_cell_memory_bytes{{cell="eu-1"}} 3e+08
+cachesvc_cell_memory_bytes{{cell="eu-2"}} 6e+08
+cachesvc_cell_memory_limit_bytes{{cell="eu-2"}} 7e+08
+cachesvc_server_size_bytes{{server="m1"}} 9e+07
+cachesvc_server_size_bytes{{server="m2"}} 9e+07
+cachesvc_server_size_bytes{{server="m3"}} 9e+07
+"""
+
+
+def look(**counts: int) -> dict[str, Exposition]:
+    """Two instances that have counted the same."""
+    return dict.fromkeys(("a", "b"), Exposition.parse(MEASURED.format(**counts)))
+
+
+def foretold(document: dict[str, Any], folder: Path) -> Forecast:
+    before, after = (Path(folder, name) for name in ("before", "after"))
+    regions = {"eu": {**DOCUMENT["regions"]["eu"], "instances": {"a": "http://a:1", "b": "http://b:1"}}}
+    before.write_text(yaml.safe_dump({**DOCUMENT, "regions": regions}))
+    after.write_text(yaml.safe_dump(document))
+    was, now = load_topology(before), load_topology(after)
+    found = difference(was, now)
+    seen = Measured(10.0, look(l3=10, origin=5), look(l3=160, origin=25))
+    return forecast(was, now, found.partitions, found.keys, seen)
+
+
+def test_a_new_cell_brings_the_reads_that_l3_answers_as_loads_and_its_share_of_bytes(tmp_path: Path) -> None:
+    budget = {"owner": "web", "origin_budget": {"loads_per_second": 10}}
+    new = changed(version=8, cells={**DOCUMENT["cells"], "eu-3": ADDED}, namespaces={"pages": budget})
+    found = foretold(new, tmp_path)
+    (pages,) = found.loads
+    assert (pages.namespace, pages.region, pages.now, pages.budget) == ("pages", "eu", 4.0, 10.0)
+    assert pages.extra == pytest.approx(30 / 4, rel=0.05)  # eu-3 has a quarter of the weight
+    assert pages.is_over
+    (cell,) = found.bytes
+    assert (cell.server, cell.has, cell.limit) == ("cell eu-3", None, None)
+    assert cell.takes == pytest.approx(9e8 / 4, rel=0.05)
+
+
+def test_a_new_memcached_server_brings_bytes_and_no_loads(tmp_path: Path) -> None:
+    pool = {**DOCUMENT["regions"]["eu"]["pool"], "m4": {"address": "m4:11211"}}
+    found = foretold(
+        changed(version=8, regions={"eu": {**DOCUMENT["regions"]["eu"], "pool": pool}}), tmp_path
+    )
+    assert found.loads == []
+    (server,) = found.bytes
+    assert server.server == "memcached m4 of eu"
+    assert server.takes == pytest.approx(27e7 / 4, rel=0.15)
+
+
+def test_a_cell_that_goes_may_be_too_much_for_the_other(tmp_path: Path) -> None:
+    cells = {**DOCUMENT["cells"], "eu-1": {**DOCUMENT["cells"]["eu-1"], "active": False}}
+    (cell,) = foretold(changed(version=8, cells=cells), tmp_path).bytes
+    assert (cell.server, cell.takes, cell.has, cell.limit) == ("cell eu-2", 3e8, 6e8, 7e8)
+    assert cell.is_over
+
+
+def test_without_a_fleet_loads_and_bytes_are_said_to_be_unknown(documents: Documents) -> None:
+    new = changed(version=8, cells={**DOCUMENT["cells"], "eu-3": ADDED}, former=FORMER)
+    code, said = documents.diff(new)
+    assert code == 2
+    assert "Loads and bytes that this brings: unknown (--from URL" in said
+    code, said = documents.diff(new, "--from", "http://127.0.0.1:1", "--over", "1ms")
+    assert code == 1
+    assert "--from: no instance answers: http://127.0.0.1:1: connection refused" in said

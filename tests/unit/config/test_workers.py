@@ -33,14 +33,14 @@ def mistakes(tmp_path: Path, instances: str, operations: str = "", **settings: s
         "CACHESVC_SERVER_WORKERS": "2",
         **{f"CACHESVC_{name}": value for name, value in settings.items()},
     }
-    options = argparse.Namespace(config=None, topology=document)
+    options = argparse.Namespace(config=None, topology=document, namespaces=None)
     return [f"{one.path} {one.why}" for one in read_documents(options, environ).mistakes]
 
 
 def test_workers_are_instances_with_names_and_ports_from_the_topology(tmp_path: Path) -> None:
     document = tmp_path / "topology.yaml"
     document.write_text(dedent(TOPOLOGY).format(instances=BOTH, operations="eu-a-0: http://10.0.0.1:9090"))
-    options = argparse.Namespace(config=None, topology=document)
+    options = argparse.Namespace(config=None, topology=document, namespaces=None)
     environ = {"CACHESVC_REGION": "eu", "CACHESVC_INSTANCE": "eu-a", "CACHESVC_SERVER_WORKERS": "2"}
     documents = read_documents(options, {**environ, "CACHESVC_SERVER_OPERATIONS_PORT": "8081"})
     assert not documents.mistakes

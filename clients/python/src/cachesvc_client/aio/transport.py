@@ -30,7 +30,7 @@ from cachesvc_client.instances.endpoints import PROBE_SECONDS, Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
+from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure, says_it_stops
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
 
@@ -171,9 +171,9 @@ class Transport:
     async def _refresh(self, session: Session, now: float) -> None:
         source = self._region.sources(now)[0]
         try:
-            status, document = await self._document(session, source, REFRESH_TIMEOUT)
-            if status == 200:
-                self._region.learn(document)
+            reply = await self._document(session, source, REFRESH_TIMEOUT)
+            if reply.status == 200:
+                self._region.learn(reply.body)
         except (CacheError, aiohttp.ClientError, TimeoutError, ValueError) as error:
             # Not its `repr`: those of aiohttp's errors have the request's headers.
             log.debug("the topology could not be had from %s: %s", source.base, type(error).__name__)
@@ -184,15 +184,16 @@ class Transport:
     async def _probe(self, session: Session, endpoint: Endpoint) -> None:
         began = time.monotonic()
         try:
-            await self._document(session, endpoint, PROBE_SECONDS)
+            reply = await self._document(session, endpoint, PROBE_SECONDS)
         except CacheError:
             pass  # there is no token, which says nothing of the instance
         except (aiohttp.ClientError, TimeoutError) as error:
             endpoint.failed(time.monotonic(), str(error) or "no answers")
         else:
-            endpoint.probed(time.monotonic() - began)
+            if not says_it_stops(reply.headers):
+                endpoint.probed(time.monotonic() - began)
 
-    async def _document(self, session: Session, endpoint: Endpoint, seconds: float) -> tuple[int, bytes]:
+    async def _document(self, session: Session, endpoint: Endpoint, seconds: float) -> Reply:
         """Asks for the list of instances, which is there at once and small: a good probe, too."""
         url = endpoint.fixed_url(TOPOLOGY_PATH)
         token = await self.bearer.token(asyncio.get_running_loop().time() + seconds)
@@ -202,7 +203,7 @@ class Transport:
                 "GET", url, headers=self._shown(token, endpoint), allow_redirects=False
             ) as response,
         ):
-            return response.status, await response.read()
+            return Reply(response.status, response.headers, await response.read())
 
     def _shown(self, token: str, endpoint: Endpoint) -> dict[str, str]:
         return self.bearer.known.lines(token, is_tls=endpoint.base.scheme == "https")
@@ -295,6 +296,8 @@ class Transport:
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, response.status)
                 seconds, is_share = answered_at - asked_at, tries > 1
                 endpoint.worked(seconds)
+                if says_it_stops(response.headers):
+                    endpoint.stops()
                 return Reply(
                     response.status, response.headers, body, endpoint, seconds, bool(silent), is_share
                 )

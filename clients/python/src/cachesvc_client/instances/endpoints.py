@@ -4,6 +4,7 @@
     a request fails to connect              → it rests
     two requests in a row get no answer     → it is silent, and rests
     two failures in a row, or silent        → it is out: longer rests, and a probe after each
+    it says that it stops                   → unproven again, until a probe's answer does not say so
     a probe of one that is out is answered  → one request at a time tries it, until one is answered
     any other answer                        → it is well
 
@@ -209,6 +210,11 @@ class Endpoint:
         with _lock:
             self._is_proven = self._is_on_trial = True
             self.rests_until = self._next_trial = self._next_probe = 0.0
+
+    def stops(self) -> None:
+        """Notes an answer that says that the instance stops: others take its requests from now on."""
+        with _lock:
+            self._is_proven = self._is_on_trial = self.is_clean = False
 
     def failed(self, now: float, why: object = "no connection") -> None:
         """Notes that it could not be reached. The second failure in a row is logged.

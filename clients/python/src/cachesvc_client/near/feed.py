@@ -103,6 +103,8 @@ class NearFeed:
         self._parser = SseParser()
         self.last_id = ""
         self.is_up = False
+        self._is_told = False
+        """True if the instance has said that it stops: its end is no failure."""
         self.connects = 0
         self.resets = 0
         self.events = 0
@@ -172,13 +174,17 @@ class NearFeed:
     def lost(self, why: object) -> None:
         """Notes that the connection could not be made, has ended, or was silent; `why` is logged.
 
-        Near caches are bypassed from then on. One warning is logged per outage, not one per attempt.
+        Near caches are bypassed from then on. One warning is logged per outage, not one per attempt; none
+        for an instance that has said that it stops.
         """
         self._near.down()
-        if self.is_up or not self._failures:
-            log.warning("the feed of fences is down, near caches are bypassed: %s", why)
-        self.is_up = False
-        self._failures += 1
+        if self._is_told:
+            log.debug("the feed of fences moves to another instance: this one stops")
+        else:
+            if self.is_up or not self._failures:
+                log.warning("the feed of fences is down, near caches are bypassed: %s", why)
+            self._failures += 1
+        self.is_up = self._is_told = False
         self._nth += 1
 
     def closed(self) -> None:
@@ -213,6 +219,8 @@ class NearFeed:
         elif event.kind == "reset":
             self.resets += 1
             self._near.raise_floor(_reset(event.data).floor, _queues_of(event.id))
+        elif event.kind == "stopping":
+            self._is_told = True
 
     def _merge(self, told: _Fences) -> None:
         near = self._near

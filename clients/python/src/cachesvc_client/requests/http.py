@@ -91,6 +91,11 @@ class Reply(NamedTuple):
     """True if the instance was told a share of the time, so that late is not the last word."""
 
 
+def says_it_stops(headers: Mapping[str, str]) -> bool:
+    """True if the answer with these headers is one of an instance that is about to stop."""
+    return "Cachesvc-Stopping" in headers
+
+
 def problem_error(reply: Reply) -> CacheError:
     """The error that a reply other than 2xx stands for."""
     try:

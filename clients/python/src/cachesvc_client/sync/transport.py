@@ -39,7 +39,7 @@ from cachesvc_client.instances.endpoints import PROBE_SECONDS, Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
+from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure, says_it_stops
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.bearer import Bearer
 from cachesvc_client.sync.session import Session
@@ -185,7 +185,8 @@ class Transport:
         except CacheError:
             pass  # the client was closed meanwhile, or there is no token
         else:
-            endpoint.probed(reply.seconds)
+            if not says_it_stops(reply.headers):
+                endpoint.probed(reply.seconds)
 
     def _shown(self, token: str, endpoint: Endpoint) -> dict[str, str]:
         return self.bearer.known.lines(token, is_tls=endpoint.base.scheme == "https")
@@ -265,6 +266,8 @@ class Transport:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
                 endpoint.worked(reply.seconds)
+                if says_it_stops(reply.headers):
+                    endpoint.stops()
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply._replace(is_moved=bool(silent), is_share=tries > 1)
         raise request.not_taken(failure) from failure
