@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from cachesvc.app.cells import Cells
 from cachesvc.app.limits import instances_of
 from cachesvc.app.paths import Remote
 from cachesvc.app.relaying import Relaying
+from cachesvc.app.tasks import Tasks
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -53,10 +55,7 @@ from cachesvc.tiers.l2.null import NullTier
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
 from cachesvc.tiers.l2.statistics import Fullness
-from cachesvc.tiers.l3.issuer import Issuer
-from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
-from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
 from cachesvc.tiers.origin.guarded import GuardedLoader
 from cachesvc.tiers.origin.http import HttpLoader
@@ -68,7 +67,6 @@ from cachesvc.tiers.server_conditions import conditions_of_cell, conditions_of_q
 from cachesvc.tiers.server_settings import (
     Need,
     need_of_seal,
-    needs_of_cell,
     needs_of_memcached,
     needs_of_queue,
 )
@@ -99,6 +97,7 @@ class Backends:
         placement: Placement,
         clock: Clock,
         certificates: Certificates,
+        tasks: Tasks,
         worker: Worker | None = None,
     ) -> None:
         self._service = service
@@ -110,7 +109,6 @@ class Backends:
             service.breakers, late_from_seconds=LATE_PART * service.l2.timeout.seconds
         )
         self._gutter_breakers = BreakerPool(service.breakers)
-        self._cell_breakers = BreakerPool(service.breakers)
         self._queue_breakers = BreakerPool(service.breakers)
         self._origin_breakers = BreakerPool(service.breakers)
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
@@ -141,27 +139,19 @@ class Backends:
             )
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
         skew = service.coherence.max_clock_skew
-        under = (placement.id, topology.version)
         me = (service.region, service.instance)
         self.incarnation = secrets.token_hex(4)
         """A word of this process, which tells it from another one of its name."""
-        mark = holder_mark(*me)
-        issuers: dict[str, Issuer] = {}
-        self.cells = {
-            name: RedisCell(
-                name,
-                cell.url,
-                service.l3,
-                skew,
-                clock,
-                placement=under,
-                nonce=lambda: mark + secrets.token_hex(6),
-                issuers=issuers,
-                access=cell_access,
-                breaker=self._cell_breakers.add(name),
-            )
-            for name, cell in topology.cells.items()
-        }
+        self._homes = Cells(
+            service,
+            topology,
+            placement,
+            clock,
+            access=cell_access,
+            tasks=tasks,
+            look=partial(self._look_at_redis, "cell"),
+        )
+        self.cells = self._homes.by_name
         self.peers = HttpPeers(
             {
                 (region, name): there.operations_of(name)
@@ -239,19 +229,7 @@ class Backends:
             {name: partial(self._look_at_memcached, leaf) for name, leaf in self._leaves.items()},
         )
         look = self._look_at_redis
-        self._cell_reports: Polled[RedisReport] = Polled(
-            "cells",
-            {
-                name: partial(
-                    look,
-                    "cell",
-                    name,
-                    needs_of_cell(int(skew), is_watched=is_watched(topology.cells[name].url)),
-                    cell.report,
-                )
-                for name, cell in self.cells.items()
-            },
-        )
+        self._cell_reports = self._homes.reports
         self._queue_reports: Polled[RedisReport] = Polled(
             "queues",
             {
@@ -346,7 +324,7 @@ class Backends:
         cells, servers = self._cell_reports.silent, self._fullness.silent
         yield from (
             silent_cell(name, cells.get(name, ""))
-            for name, breaker in self._cell_breakers.items()
+            for name, breaker in self._homes.breakers.items()
             if name in cells or breaker.is_open
         )
         yield from (
@@ -363,13 +341,22 @@ class Backends:
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
-    def take(self, topology: Topology) -> None:
-        """Loads from origins as the topology says from now on."""
+    async def prepare(self, topology: Topology) -> None:
+        """Makes ready what `take` puts in force. Nothing that is used changes.
+
+        Raises `ConfigError` if it must not be taken, or not yet.
+        """
+        await self._homes.prepare(topology)
+
+    def take(self, topology: Topology) -> Placement:
+        """Takes cells and origins as the topology says; returns the placement. They are prepared."""
+        placement = self._homes.take(topology)
         for name, loader in self._origins.items():
             namespace = topology.namespaces[name]
             if (origin := namespace.origin) is not None:
                 loader.take(origin, namespace.tags_max)
                 self._limited[name].wait_seconds = origin.soft_deadline.seconds
+        return placement
 
     def masters(self) -> Mapping[str, str]:
         """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
@@ -400,7 +387,7 @@ class Backends:
         return [
             *((self._gutter,) if self._gutter else ()),
             self.l2,
-            *self.cells.values(),
+            self._homes,
             *self.loaders.values(),
             self.changes,
             *self.streams.values(),
@@ -489,7 +476,7 @@ class Backends:
         pools = {
             "memcached": self._memcached_breakers,
             "gutter": self._gutter_breakers,
-            "cell": self._cell_breakers,
+            "cell": self._homes.breakers,
             "queue": self._queue_breakers,
             "origin": self._origin_breakers,
         }

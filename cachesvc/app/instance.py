@@ -18,6 +18,8 @@ from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
@@ -80,7 +82,9 @@ class App:
         otlp_tls = self._certificates.clients("otlp")
         self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock, self._certificates, worker)
+        self._backends = Backends(
+            service, topology, placement, self._clock, self._certificates, self._tasks, worker
+        )
         self.remote = self._backends.remote()
         self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
@@ -142,15 +146,20 @@ class App:
             self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
-    def _take(self, topology: Topology) -> None:
-        """Takes what may change between two turns of the loop (`config/live.py`).
+    async def _take(self, topology: Topology) -> None:
+        """Takes what may change while the instance runs (`config/live.py`).
 
-        All parts share the mapping of namespaces and look a namespace up at each request.
+        What is needed for it is made ready first. Then all of it changes between two turns of the loop.
+        Whoever has begun before goes on with what there was. All parts share the mapping of namespaces
+        and look a namespace up at each request.
         """
+        await self._backends.prepare(topology)
+        placement = self._backends.take(topology)
         self.paths.take(topology)
-        self._backends.take(topology)
+        self.paths.rehome(topology, placement)
         self.topology.namespaces.update(topology.namespaces)
-        self._web.door.take(topology.callers)
+        self.topology = replace(topology, namespaces=self.topology.namespaces)
+        self._web.take(self.topology)
         self.limits.take(topology)
 
     def _watched(self) -> Metrics:

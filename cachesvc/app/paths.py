@@ -50,6 +50,7 @@ from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Pool
 from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.moves import is_from
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.origin.contract import Loader
@@ -86,6 +87,8 @@ class Paths:
     fences: Fences
     admission: Admission
     l1: L1
+    cells: Mapping[str, Cell]
+    """The home cells by name, as they are at any time."""
     homes: Homes
     flights: Flights
     hot_keys: HotKeys
@@ -112,6 +115,17 @@ class Paths:
         self.fences.expect_loads(_longest_load_us(topology))
         self.receipts.longest_lag_us = _longest_lag_us(topology)
         self.ghosts.ttls_us = _ttls_us(topology)
+
+    def rehome(self, topology: Topology, placement: Placement) -> None:
+        """Works under another placement from now on (docs/coherence.md, "Moving a partition").
+
+        `remote.cells` has the cells of the topology already. All of it is one step.
+        """
+        before = self.homes.placement.id
+        is_next = placement.id == before or is_from(topology, before)
+        self.homes.take(placement, self.cells)
+        self.fences.move_to(placement.id, is_next=is_next)
+        self.explainer.take(topology)
 
 
 def build(
@@ -200,7 +214,7 @@ def build(
         region,
         instance,
         incarnation,
-        remote.cells.values(),
+        remote.cells,
         remote.streams,
         heartbeat_us=coherence.heartbeat,
         journal=(lambda: journal.use) if journal is not None else (lambda: None),
@@ -288,7 +302,6 @@ def build(
     )
     explainer = Explainer(
         topology=topology,
-        placement=placement,
         me=(region, instance),
         l1=l1,
         pool=remote.pool,
@@ -303,6 +316,7 @@ def build(
         fences=fences,
         admission=admission,
         l1=l1,
+        cells=remote.cells,
         homes=homes,
         flights=flights,
         hot_keys=hot_keys,

@@ -7,7 +7,7 @@ changed, and wrong ──► the document before stays in force; log, metric and
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cachesvc.config.live import Path as FieldPath
@@ -30,11 +30,16 @@ class TopologyFile:
     """The topology document of one instance, with what may change as it stands there now."""
 
     def __init__(
-        self, path: Path, topology: Topology, take: Callable[[Topology], None], service: Service | None = None
+        self,
+        path: Path,
+        topology: Topology,
+        take: Callable[[Topology], Awaitable[None]],
+        service: Service | None = None,
     ) -> None:
         """`topology` is what the document held at the start; `take` is called with another one.
 
-        A document that does not go together with `service` is wrong.
+        A `ConfigError` that `take` raises means that nothing has changed. A document that does not go
+        together with `service` is wrong.
         """
         self._path = path
         self._service = service
@@ -63,6 +68,8 @@ class TopologyFile:
         """Looks whether the file has changed, and takes what may change if all of it is right."""
         try:
             seen, topology, waits = await asyncio.to_thread(self._read)
+            if paths := list(changed(self._topology, topology)):
+                await self._take(topology)
         except ConfigError as error:
             self.trouble = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
@@ -70,9 +77,8 @@ class TopologyFile:
         self._seen, self.trouble = seen, ""
         if self._outage.is_on:
             self._outage.worked()
-        if paths := list(changed(self._topology, topology)):
+        if paths:
             self._topology = topology
-            self._take(topology)
             log.info("the topology document has changed, in force: %s", named(paths))
         if waits and waits != self.waiting:
             log.warning("the topology document has changed, in force after a restart: %s", named(waits))

@@ -3,11 +3,12 @@
 callers, rates, numbers of origin_budget       at once
 TTLs, windows, limits of a namespace           at once, for what is stored and read from then on
 how values are loaded (`origin`)               at once, for loads that begin from then on
+cells, pins, partitions of regions, `former`   at once, when cells that are new have answered
 everything else                                at the next start; `waiting` names it
 """
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -60,11 +61,24 @@ def is_live(path: Path) -> bool:
     match path:
         case ("callers", *_):
             return True
+        case ("version",):
+            return True
+        case _ if places(path):
+            return True
         case ("namespaces", _, field, *_) if field in LIVE_FIELDS:
             return True
         case ("namespaces", _, "origin", field, *_):
             return field in LIVE_FIELDS_OF_ORIGINS
         case ("namespaces", _, "origin_budget", _, *_):
+            return True
+        case _:
+            return False
+
+
+def places(path: Path) -> bool:
+    """True if this field is about cells or homes: then its change needs a higher version."""
+    match path:
+        case ("cells" | "pins" | "former", *_) | ("regions", _, "partitions"):
             return True
         case _:
             return False
@@ -76,7 +90,7 @@ def taken(running: Topology, found: Topology) -> Topology:
         name: _taken(one, found.namespaces[name]) if name in found.namespaces else one
         for name, one in running.namespaces.items()
     }
-    return replace(running, callers=found.callers, namespaces=namespaces)
+    return replace(running, callers=found.callers, namespaces=namespaces, **_homes(running, found))
 
 
 def waiting(running: Topology, found: Topology) -> list[Path]:
@@ -84,7 +98,23 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
 
     `version` alone is not among them: it says nothing by itself.
     """
-    return [path for path in changed(running, found) if not is_live(path) and path != ("version",)]
+    return [path for path in changed(taken(running, found), found) if path != ("version",)]
+
+
+def _homes(running: Topology, found: Topology) -> dict[str, Any]:
+    """Returns the fields that place partitions; those of `running` if the regions are others.
+
+    An instance works with the regions of its start. In a region that it does not know, it would find
+    other homes than the instances that know the region.
+    """
+    if running.regions.keys() != found.regions.keys():
+        return {}
+    regions = {
+        name: replace(region, partitions=found.regions[name].partitions)
+        for name, region in running.regions.items()
+    }
+    homes = {field: getattr(found, field) for field in ("version", "cells", "pins", "former")}
+    return {"regions": regions, **homes}
 
 
 def _taken(running: Namespace, found: Namespace) -> Namespace:

@@ -47,7 +47,6 @@ from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import holder_of
-from cachesvc.tiers.l3.placement import Placement
 
 TIER_SECONDS = 0.04
 """The first wait for each of the far tiers of an instance (`waits.py`).
@@ -93,7 +92,6 @@ class Explainer:
         *,
         me: tuple[str, str],
         topology: Topology,
-        placement: Placement,
         l1: L1,
         pool: PoolView,
         homes: Homes,
@@ -110,7 +108,6 @@ class Explainer:
         """
         self._region, self._instance = me
         self._topology = topology
-        self._placement = placement
         self._l1 = l1
         self._pool = pool
         self._homes = homes
@@ -122,6 +119,10 @@ class Explainer:
         self._is_unkept = is_unkept
         self._is_over_budget = is_over_budget
         self._waits = Waits(TIER_SECONDS, MOST_TIER_SECONDS)
+
+    def take(self, topology: Topology) -> None:
+        """Explains by another topology from now on."""
+        self._topology = topology
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
         """Returns the view of this instance if the question is `alone`, else an explanation."""
@@ -217,15 +218,16 @@ class Explainer:
     # where it lives ------------------------------------------------------------------------------
 
     def _home_cell(self, key: Key) -> HomeCell:
-        name, placed = self._placement.home(key.text), partition(key.text)
-        former = self._placement.former.home(key.text) if self._placement.former else ""
+        placement, placed = self._homes.placement, partition(key.text)
+        name = placement.home(key.text)
+        former = placement.former.home(key.text) if placement.former else ""
         return HomeCell(
             name=name,
             region=self._topology.cells[name].region,
             why="pinned"
-            if self._placement.is_pinned(placed)
+            if placement.is_pinned(placed)
             else "rendezvous hash over active cells, of its region if a prefix names one: the highest score",
-            scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
+            scores={cell: round(score, 4) for cell, score in placement.scores(placed)},
             former=former if former != name else "",
             master=self._homes.of(key).master,
         )

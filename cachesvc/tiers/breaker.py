@@ -260,6 +260,10 @@ class BreakerPool:
         )
         return made
 
+    def remove(self, name: str) -> None:
+        """Forgets the breaker of a server that is not used any more."""
+        self._breakers.pop(name, None)
+
     def __getitem__(self, name: str) -> Breaker:
         return self._breakers[name]
 

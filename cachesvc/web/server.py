@@ -173,7 +173,7 @@ class Web:
             self._spans = ServerSpans(
                 recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
             )
-        probes = Probes(service, topology, readiness, metrics, host)
+        self._probes = probes = Probes(service, topology, readiness, metrics, host)
         self._calls = _calls(
             self._entries,
             batches,
@@ -234,6 +234,11 @@ class Web:
             self._handshakes(settings, connections),
             has_keys=settings == "server",
         )
+
+    def take(self, topology: Topology) -> None:
+        """Takes callers, and shows the topology that is in force from now on."""
+        self.door.take(topology.callers)
+        self._probes.topology_in_force = topology
 
     def _listener(self, port: Port) -> Listener:
         is_fast = port.has_keys and self._has_lane

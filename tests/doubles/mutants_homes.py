@@ -261,9 +261,36 @@ HOMES: dict[str, Mutant] = {
             InCellScript("ATTACH", "elseif given then", "elseif false then"),
         ),
     ),
+    "clock-of-another-home": Mutant(
+        "a fence of another placement counts with the lead that only leases of its own clock need",
+        (90,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences.merge",
+                " or (fence.placement != here and fence.placement)",
+                "",
+            ),
+        ),
+    ),
+    "fences-before-a-move": Mutant(
+        "homes vouch for copies against fences that were merged before the partition moved there",
+        (91,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences.move_to",
+                "self._lost_until = max(self._lost_until, until)",
+                "pass",
+            ),
+        ),
+    ),
+    "one-view-of-homes": Mutant(
+        "a change that is under way in a move is published under the placement after it",
+        (92,),
+        (InPython("cachesvc.tiers.l3.homes:Homes.now", "Homes(self._placement, self._cells)", "self"),),
+    ),
     "former-home": Mutant(
         "while a partition moves, invalidations are applied in its new home only",
-        (2, 13),
-        (InPython("cachesvc.changes.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
+        (13,),
+        (InPython("cachesvc.changes.apply:Applier._apply", "if homes.has_former:", "if False:"),),
     ),
 }

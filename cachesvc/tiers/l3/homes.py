@@ -1,4 +1,10 @@
-"""The home cells of keys and targets: names of a placement joined with cell objects."""
+"""The home cells of keys and targets: names of a placement joined with cell objects.
+
+The placement may change while an instance runs (`take`), between two turns of the loop. Work that
+asks several cells, and then says under which placement it was done, asks one view for all of it
+(`now`): a change that is applied in the homes of one placement must not be published as one of
+another (docs/coherence.md, trace 92).
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -16,7 +22,20 @@ class Homes:
 
     def __init__(self, placement: Placement, cells: Mapping[str, Cell]) -> None:
         self._placement = placement
-        self._cells = cells
+        self._cells = dict(cells)
+
+    def now(self) -> "Homes":
+        """Returns the homes as they are now, which stay so whatever is taken later."""
+        return Homes(self._placement, self._cells)
+
+    def take(self, placement: Placement, cells: Mapping[str, Cell]) -> None:
+        """Finds homes by another placement from now on; `cells` has all that it names."""
+        self._placement, self._cells = placement, dict(cells)
+
+    @property
+    def placement(self) -> Placement:
+        """The placement now."""
+        return self._placement
 
     def of(self, key: Key) -> Cell:
         """Returns the home cell of a key."""

@@ -30,7 +30,7 @@ class Taken(list[Callers | None]):
         self.write(callers)
         self.file = TopologyFile(path, load_topology(path), self._take)
 
-    def _take(self, topology: Topology) -> None:
+    async def _take(self, topology: Topology) -> None:
         self.append(topology.callers)
         self.topology = topology
 
@@ -104,5 +104,5 @@ def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
     asyncio.run(taken.file.look())
     rates = Rates(reads=Rate(5))
     namespaces = {"a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s"))}
-    assert taken.topology == replace(before, namespaces=namespaces)
+    assert taken.topology == replace(before, version=2, namespaces=namespaces)
     assert taken.file.waiting == [("namespaces", "new")]
