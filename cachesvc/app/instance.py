@@ -156,7 +156,7 @@ class App:
         await self._backends.prepare(topology)
         placement = self._backends.take(topology)
         self.paths.take(topology)
-        self.paths.rehome(topology, placement)
+        self.paths.rehome(topology, placement, self._clock.now_us())
         self.topology.namespaces.update(topology.namespaces)
         self.topology = replace(topology, namespaces=self.topology.namespaces)
         self._web.take(self.topology)
@@ -167,6 +167,7 @@ class App:
         metrics, paths, feeds = Metrics(), self.paths, self._feeds
         tally, l1, lags = paths.tally, paths.l1, paths.lags
         metrics.watch("tiers", lambda: {(name,): getattr(tally, name) for name in ("l1", "l2", "l3")})
+        metrics.watch("former_homes", lambda: {(): tally.former})
         metrics.watch("paths", lambda: tally)
         metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in tally.stale_ages.items()})
         metrics.watch("l1", l1.statistics)

@@ -89,6 +89,8 @@ class Paths:
     l1: L1
     cells: Mapping[str, Cell]
     """The home cells by name, as they are at any time."""
+    kept_us: int
+    """The longest time that a home keeps a copy, µs."""
     homes: Homes
     flights: Flights
     hot_keys: HotKeys
@@ -116,14 +118,14 @@ class Paths:
         self.receipts.longest_lag_us = _longest_lag_us(topology)
         self.ghosts.ttls_us = _ttls_us(topology)
 
-    def rehome(self, topology: Topology, placement: Placement) -> None:
+    def rehome(self, topology: Topology, placement: Placement, now_us: int) -> None:
         """Works under another placement from now on (docs/coherence.md, "Moving a partition").
 
-        `remote.cells` has the cells of the topology already. All of it is one step.
+        `cells` has the cells of the topology already. All of it is one step.
         """
         before = self.homes.placement.id
         is_next = placement.id == before or is_from(topology, before)
-        self.homes.take(placement, self.cells)
+        self.homes.take(placement, self.cells, _warm_until(topology, now_us, self.kept_us))
         self.fences.move_to(placement.id, is_next=is_next)
         self.explainer.take(topology)
 
@@ -164,7 +166,7 @@ def build(
     admission = Admission(fences, clock)
     rooms = rooms_of(topology, service.l1.budget)
     l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
-    homes = Homes(placement, remote.cells)
+    homes = Homes(placement, remote.cells, _warm_until(topology, clock.now_us(), service.l3.retention))
     flights, tally, lags = Flights(), Tally.zero(), ChangeLags()
     hot_keys = HotKeys(
         namespaces,
@@ -317,6 +319,7 @@ def build(
         admission=admission,
         l1=l1,
         cells=remote.cells,
+        kept_us=service.l3.retention,
         homes=homes,
         flights=flights,
         hot_keys=hot_keys,
@@ -336,6 +339,18 @@ def build(
         trail=trail,
         warm_restart=warm_restart,
     )
+
+
+def _warm_until(topology: Topology, now_us: int, kept_us: int) -> int:
+    """The time, µs, from which on no copy can be left in the former homes; 0 without any.
+
+    It counts from `former.since`, or from now if that is not said.
+    """
+    former = topology.former
+    if former is None:
+        return 0
+    began_us = int(former.since.timestamp()) * SECONDS if former.since is not None else now_us
+    return began_us + kept_us
 
 
 def _journal_file(service: Service, topology: Topology) -> JournalFile | None:

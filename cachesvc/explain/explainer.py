@@ -178,8 +178,10 @@ class Explainer:
             question,
             self._admission,
         )
-        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
-        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
+        former = None if isinstance(home, CellKeyState) and home.entry else await self._look_at_former(key)
+        at_home_copy = judge.at_home(home) if former is None else judge.near(former)
+        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": at_home_copy}
+        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None, former)
         tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
         memcached, at_home = self._pool.memcached_of(key), self._home(key, home)
         return Seen(
@@ -214,6 +216,15 @@ class Explainer:
             return await self._homes.of(key).inspect(key, tags)
         except TierError as error:
             return error
+
+    async def _look_at_former(self, key: Key) -> Entry | None:
+        """Returns the copy of the home that the key's partition has left, if reads ask there."""
+        if self._homes.warm_until <= self._clock.now_us():
+            return None
+        former = self._homes.former_of(key)
+        state = await self._in_time(former.inspect(key, ()), "former home") if former is not None else None
+        is_held = isinstance(state, CellKeyState) and state.entry and state.entry.as_of > state.refused_until
+        return state.entry if isinstance(state, CellKeyState) and is_held else None
 
     # where it lives ------------------------------------------------------------------------------
 

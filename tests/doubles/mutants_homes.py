@@ -288,6 +288,33 @@ HOMES: dict[str, Mutant] = {
         (92,),
         (InPython("cachesvc.tiers.l3.homes:Homes.now", "Homes(self._placement, self._cells)", "self"),),
     ),
+    "vouched-elsewhere": Mutant(
+        "a copy of a former home is answered because that cell has judged it",
+        (93,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_former",
+                """\
+    unvouched = replace(reply, entry=entry, exact=False)
+    standing = self._admission.standing_at_home(unvouched, flight.key, flight.namespace, strict=True)
+""",
+                """\
+    standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=False)
+""",
+            ),
+        ),
+    ),
+    "former-copy-seen": Mutant(
+        "a load that may not be kept takes no notice of the copy in the former home",
+        (94,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_former",
+                '    flight.saw(entry, "l3")\n',
+                "",
+            ),
+        ),
+    ),
     "former-home": Mutant(
         "while a partition moves, invalidations are applied in its new home only",
         (13,),

@@ -32,6 +32,7 @@ from tests.paths import (
     test_traces_servers,
     test_traces_streams,
     test_traces_times,
+    test_warm_homes,
     test_warm_restart,
 )
 
@@ -52,6 +53,7 @@ ON_FAKES = (
     test_traces_servers,
     test_traces_journal,
     test_moving,
+    test_warm_homes,
     test_warm_restart,
 )
 IN_THE_SDK = (test_traces_in_the_sdk,)

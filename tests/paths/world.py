@@ -167,7 +167,7 @@ class Instance:
     def move(self, topology: Topology) -> None:
         """Takes another document as `app/instance.py` does, and attaches to every cell in reach."""
         self.topology = topology
-        self.paths.rehome(topology, Placement(topology))
+        self.paths.rehome(topology, Placement(topology), self.clock.now_us())
         self.attach()
 
     async def get(self, key: str, ns: str = "docs", options: ReadOptions = PLAIN) -> Answer:

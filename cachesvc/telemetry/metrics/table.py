@@ -258,6 +258,14 @@ TABLE: tuple[Metric, ...] = (
         ("tier", "outcome"),
     ),
     Metric(
+        "former_home_lookups",
+        "counter",
+        "former_homes",
+        _TIER_FIELDS,
+        "Look-ups in homes that partitions have left, by what they had. `hit` is a load spared.",
+        ("outcome",),
+    ),
+    Metric(
         "flights",
         "counter",
         "paths",

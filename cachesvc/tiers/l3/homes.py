@@ -20,17 +20,20 @@ T = TypeVar("T")
 class Homes:
     """Finds the cells that a key is read from and an invalidation is applied in."""
 
-    def __init__(self, placement: Placement, cells: Mapping[str, Cell]) -> None:
+    def __init__(self, placement: Placement, cells: Mapping[str, Cell], warm_until: int = 0) -> None:
+        """`warm_until`: until then, µs, reads may find copies in former homes; 0 for never."""
         self._placement = placement
         self._cells = dict(cells)
+        self.warm_until = warm_until if placement.former is not None else 0
 
     def now(self) -> "Homes":
         """Returns the homes as they are now, which stay so whatever is taken later."""
         return Homes(self._placement, self._cells)
 
-    def take(self, placement: Placement, cells: Mapping[str, Cell]) -> None:
+    def take(self, placement: Placement, cells: Mapping[str, Cell], warm_until: int = 0) -> None:
         """Finds homes by another placement from now on; `cells` has all that it names."""
         self._placement, self._cells = placement, dict(cells)
+        self.warm_until = warm_until if placement.former is not None else 0
 
     @property
     def placement(self) -> Placement:
@@ -40,6 +43,13 @@ class Homes:
     def of(self, key: Key) -> Cell:
         """Returns the home cell of a key."""
         return self._cells[self._placement.home(key.text)]
+
+    def former_of(self, key: Key) -> Cell | None:
+        """Returns the home that the key's partition has left; None if it has left none."""
+        former = self._placement.former
+        if former is None or (name := former.home(key.text)) == self._placement.home(key.text):
+            return None
+        return self._cells[name]
 
     def of_target(self, target: Target) -> list[Cell]:
         """Returns every cell that must apply an invalidation of this target."""
