@@ -38,13 +38,15 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble
+from cachesvc.telemetry.troubles import MOVE_IS_OVER, UNANNOUNCED_HERE, loop_trouble
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
 
+MOVES = ("warm", "over")
+"""The states of a move of partitions (`Homes.move_at`)."""
 OUT_OF_REACH = "out of reach"
 """The state of a feed whose queue does not answer."""
 SWEEP_SECONDS = 0.1
@@ -201,6 +203,7 @@ class App:
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
         metrics.watch("document", lambda: int(self._read_again is not None and self._read_again.is_outdated))
+        metrics.watch("move", lambda: {(state,): int(state == self._move()) for state in MOVES})
         metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
@@ -339,7 +342,11 @@ class App:
             "topology_version": self.topology.version,
             "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
+            "move": self._move(),
         }
+
+    def _move(self) -> str:
+        return self.paths.homes.move_at(self._clock.now_us())
 
     def _waiting(self) -> Sequence[FieldPath]:
         return self._read_again.waiting if self._read_again is not None else ()
@@ -353,6 +360,7 @@ class App:
         outdated = self._read_again.trouble if self._read_again is not None else ""
         return [
             *([outdated] if outdated else []),
+            *([MOVE_IS_OVER] if self._move() == "over" else []),
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),

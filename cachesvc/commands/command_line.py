@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import audit, documents, explain, publish, serve, token
 from cachesvc.commands.arguments import fail, tell_mistakes
+from cachesvc.commands.cell import command as cell
 from cachesvc.commands.check import command as check
 from cachesvc.commands.report import command as report
 from cachesvc.commands.size import command as size
@@ -130,6 +131,13 @@ COMMANDS = {
         "0 if nothing changes; 1 if it must not be rolled out, or a document is wrong; 2 if something changes.",
         topology.add_arguments,
         lambda options, _: topology.run(options),
+    ),
+    "cell": Command(
+        "Adds or drains a cell, moves a partition, or ends a move.",
+        "0 if it is written; 1 if it was not wanted, or must not be; 2 if an argument or the document is"
+        " wrong.",
+        cell.add_arguments,
+        lambda options, _: cell.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -265,9 +265,9 @@ class Former(Struct, frozen=True, forbid_unknown_fields=True):
     partitions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The prefixes that were in force: region to its `partitions`."""
     since: datetime | None = None
-    """When the move began, in UTC: `2026-11-30T10:00:00Z`. From `l3.retention` later on reads do
-    not look for copies in the former homes any more. Left out: each instance counts from the moment
-    at which it takes the document, or starts with it."""
+    """When the move began, in UTC: `2026-11-30T10:00:00Z`. `l3.retention` after that, reads do not
+    look for copies in the former homes any more. Left out: each instance counts from the moment at
+    which it takes the document, or starts with it."""
 
 
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):

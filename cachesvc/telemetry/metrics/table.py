@@ -189,6 +189,14 @@ TABLE: tuple[Metric, ...] = (
         "",
         "Fields of the topology document that take effect at the next start.",
     ),
+    Metric(
+        "move",
+        "gauge",
+        "move",
+        "",
+        "1 while partitions move; `over` once `former` is needed no more, and may go.",
+        ("state",),
+    ),
     # this instance
     Metric(
         "build_info",

@@ -79,6 +79,12 @@ class Homes:
         """True while partitions move: then `former_of_target` may name cells."""
         return self._placement.former is not None
 
+    def move_at(self, now_us: int) -> str:
+        """Returns the state of the move that is under way: `warm`, then `over`; empty for none."""
+        if self._placement.former is None:
+            return ""
+        return "warm" if now_us < self.warm_until else "over"
+
     @property
     def placement_id(self) -> int:
         """The id of the placement, for fences: the placement that they were applied under."""

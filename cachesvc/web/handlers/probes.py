@@ -91,13 +91,16 @@ class Probes:
         """Answers the shared document, and in `here` the instance that answers.
 
         A client takes the instances of that region from it. `masters` says which addresses sentinels name
-        for servers of theirs (`cell c1`, `queue eu`). Without the scope `observe:*` the answer has the
-        namespaces in which the identity may do anything, the instances, and no server.
+        for servers of theirs (`cell c1`, `queue eu`), `move` how far a move of partitions is. Without the
+        scope `observe:*` the answer has the namespaces in which the identity may do anything, the
+        instances, and no server.
         """
         grant = grant_of(request)
         is_whole = grant.has(Action.OBSERVE, EVERY)
+        reasons = self._readiness()[1] if is_whole else {}
+        told = {field: reasons[field] for field in ("masters", "move") if field in reasons}
         shown = (
-            {**shown_topology(self.topology_in_force), "masters": self._readiness()[1].get("masters", {})}
+            {**shown_topology(self.topology_in_force), "masters": {}, **told}
             if is_whole
             else seen_topology(self.topology_in_force, grant.namespaces)
         )
