@@ -113,8 +113,9 @@ def _homes(running: Topology, found: Topology) -> dict[str, Any]:
         name: replace(region, partitions=found.regions[name].partitions)
         for name, region in running.regions.items()
     }
-    homes = {field: getattr(found, field) for field in ("version", "cells", "pins", "former")}
-    return {"regions": regions, **homes}
+    homes = {field: getattr(found, field) for field in ("cells", "pins", "former")}
+    # Cells remember the newest version: to go back would hide the next one from them.
+    return {"regions": regions, "version": max(running.version, found.version), **homes}
 
 
 def _taken(running: Namespace, found: Namespace) -> Namespace:

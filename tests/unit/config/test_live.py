@@ -83,3 +83,7 @@ def test_homes_wait_for_a_region_that_is_taken_at_the_next_start() -> None:
 def test_the_lists_name_fields_that_exist() -> None:
     assert set(LIVE_FIELDS) <= set(Namespace.__struct_fields__)
     assert set(LIVE_FIELDS_OF_ORIGINS) <= set(Origin.__struct_fields__)
+
+
+def test_the_version_in_force_never_goes_back() -> None:
+    assert taken(replace(TOPOLOGY, version=3), replace(TOPOLOGY, version=2)).version == 3

@@ -19,6 +19,7 @@ FORMER = Former({"c1": 1.0, "c2": 1.0}, {"ws-7": "c1"})
     "after",
     [
         BEFORE,
+        replace(BEFORE, version=4),
         replace(BEFORE, version=6),
         replace(PINNED, former=FORMER),
         replace(PINNED, version=7),  # 6 was missed: it had the `former`
@@ -32,7 +33,6 @@ def test_it_may_be_taken(after: Topology) -> None:
 @pytest.mark.parametrize(
     ("after", "path"),
     [
-        (replace(BEFORE, version=4), "$.version"),
         (replace(PINNED, version=5, former=FORMER), "$.version"),
         (PINNED, "$.former"),
         (replace(PINNED, former=Former({"c1": 1.0}, {"ws-7": "c1"})), "$.former"),
