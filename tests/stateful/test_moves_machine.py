@@ -34,7 +34,7 @@ class MovesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = looptime.patch_event_loop(asyncio.new_event_loop())
+        self.loop = looptime.patch_event_loop(asyncio.SelectorEventLoop())
         asyncio.set_event_loop(self.loop)
         self.value = 0
         self.documents = [version(1, home="c1")]
@@ -151,7 +151,12 @@ class MovesMachine(RuleBasedStateMachine):
     async def written(self, name: str, what: str, hold: bool) -> None:
         self.value += 1
         value, one = self.value, self.instances[name]
-        targets: dict[str, Any] = {"key": {}, "tag": {"tags": TAGS}, "namespace": {"whole": True}}[what]
+        everywhere: dict[str, dict[str, Any]] = {
+            "key": {},
+            "tag": {"tags": TAGS},
+            "namespace": {"whole": True},
+        }
+        targets = everywhere[what]
         keys = (KEY,) if what == "key" else ()
         cells = list(self.cells.values())
         if not hold:
