@@ -33,6 +33,9 @@ def with_pages(**fields: object) -> Topology:
             with_pages(origin_budget=OriginBudget(concurrency=6)),
             ("namespaces", "pages", "origin_budget", "concurrency"),
         ),
+        (replace(TOPOLOGY, namespaces={"pages": PAGES, "new": PAGES}), ("namespaces", "new")),
+        (replace(TOPOLOGY, namespaces={}), ("namespaces", "pages")),
+        (with_pages(origin=None), ("namespaces", "pages", "origin")),
         (replace(TOPOLOGY, cells={"c1": Cell("eu", "redis://d:1/0")}), ("cells", "c1", "url")),
         (replace(TOPOLOGY, cells={**TOPOLOGY.cells, "c2": Cell("eu", "redis://d:1/0")}), ("cells", "c2")),
         (replace(TOPOLOGY, pins={"ws-7": "c1"}), ("pins", "ws-7")),
@@ -48,15 +51,12 @@ def test_a_change_that_is_live_is_taken_whole(found: Topology, path: tuple[str, 
     assert list(changed(TOPOLOGY, found)) == [path]
     assert is_live(path)
     assert taken(TOPOLOGY, found) == found
-    assert waiting(TOPOLOGY, found) == []
+    assert waiting(taken(TOPOLOGY, found), found) == []
 
 
 @pytest.mark.parametrize(
     ("found", "path"),
     [
-        (replace(TOPOLOGY, namespaces={"pages": PAGES, "new": PAGES}), ("namespaces", "new")),
-        (replace(TOPOLOGY, namespaces={}), ("namespaces", "pages")),
-        (with_pages(origin=None), ("namespaces", "pages", "origin")),
         (with_pages(origin_budget=None), ("namespaces", "pages", "origin_budget")),
         (
             with_pages(origin=Origin("http://origin/{key}", concurrency=9)),
@@ -69,7 +69,7 @@ def test_a_change_that_is_not_live_changes_nothing_and_is_named(
     found: Topology, path: tuple[str, ...]
 ) -> None:
     assert taken(TOPOLOGY, found) == TOPOLOGY
-    assert waiting(TOPOLOGY, found) == [path]
+    assert waiting(taken(TOPOLOGY, found), found) == [path]
 
 
 def test_homes_wait_for_a_region_that_is_taken_at_the_next_start() -> None:
