@@ -1,11 +1,12 @@
-"""Measures the loads that the origin gets while a cell is drained under load, warm and cold.
+"""Measures the loads of the origin while a cell is drained under load, warm and cold.
 
     python -m loadtests.moving
 
-Servers are real: an instance, two cells, the reference origin; no memcached, and a small L1, so that
-most reads go to the cells. Each line has the loads of the origin in a window of the same length: in
-calm, and from the moment at which all partitions of a cell begin to move. `cold` is a move whose
-`former.since` is so long ago that nobody asks the former home, which is what a move was without it.
+Servers are real: an instance, two cells, the reference origin; no memcached, and a small L1, so
+that most reads go to the cells. Each line has the loads of the origin in a window of the same
+length: in calm, and from the moment at which all partitions of a cell begin to move. `cold` is a
+move whose `former.since` is so long ago that nobody asks the former home, which is what a move was
+without it.
 """
 
 import asyncio

@@ -117,9 +117,9 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
 
 
 def _rehomed(running: Topology, found: Topology) -> Topology:
-    """Returns `running` with the places of partitions as `found` has them; both have the same regions.
+    """Returns `running` with the places of partitions as `found` has them.
 
-    An instance works with the regions of its start. In a region that it does not know, it would find
+    Both have the same regions.     An instance works with the regions of its start. In a region that it does not know, it would find
     other homes than the instances that know the region.
     """
     regions = {

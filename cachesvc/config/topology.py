@@ -265,7 +265,7 @@ class Former(Struct, frozen=True, forbid_unknown_fields=True):
     partitions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The prefixes that were in force: region to its `partitions`."""
     since: datetime | None = None
-    """When the move began, in UTC: `2026-11-30T10:00:00Z`. `l3.retention` after that, reads do not
+    """When the move began: `2026-11-30T10:00:00Z`. `l3.retention` after that, reads do not
     look for copies in the former homes any more. Left out: each instance counts from the moment at
     which it takes the document, or starts with it."""
 

@@ -143,7 +143,7 @@ def _check_is_over(topology: Topology, after: Duration, now: datetime) -> None:
 
 
 def _draft(path: Path, text: str) -> Path:
-    """Writes the text to a file in the same directory, with the same rights, and returns its path."""
+    """Writes the text to a file beside it, with the same rights, and returns its path."""
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
     with open(number, "w", encoding="utf-8") as file:
         file.write(text)

@@ -1,7 +1,7 @@
 """The next topology document of a move: its homes, its `former`, and its text.
 
-`former` says where partitions were. It is written here and nowhere by hand: with the cells that were
-active, the pins and the prefixes of the document before, and the time.
+`former` says where partitions were. It is written here and nowhere by hand: with the cells that
+were active, the pins and the prefixes of the document before, and the time.
 """
 
 from collections.abc import Mapping
