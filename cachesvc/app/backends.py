@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from cachesvc.app.cells import Cells
 from cachesvc.app.limits import instances_of
 from cachesvc.app.memcached_pool import MemcachedPool
 from cachesvc.app.origins import Origins
@@ -39,17 +40,13 @@ from cachesvc.telemetry.troubles import (
 )
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.breaker import Breaker, BreakerPool
-from cachesvc.tiers.l3.issuer import Issuer
-from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
-from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
 from cachesvc.tiers.redis_connections import access_of as redis_access
 from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.server_conditions import conditions_of_cell, conditions_of_queue
 from cachesvc.tiers.server_settings import (
     Need,
-    needs_of_cell,
     needs_of_queue,
 )
 from cachesvc.tiers.tls import Certificates
@@ -80,7 +77,6 @@ class Backends:
     ) -> None:
         self._service = service
         self._clock = clock
-        self._cell_breakers = BreakerPool(service.breakers)
         self._queue_breakers = BreakerPool(service.breakers)
         here = topology.regions[service.region]
         self.findings = Findings()
@@ -92,27 +88,19 @@ class Backends:
         cell_access = redis_access(service.redis, "cells", service.sentinel, redis_tls)
         queue_access = redis_access(service.redis, "queues", service.sentinel, redis_tls)
         skew = service.coherence.max_clock_skew
-        under = (placement.id, topology.version)
         me = (service.region, service.instance)
         self.incarnation = secrets.token_hex(4)
         """A word of this process, which tells it from another one of its name."""
-        mark = holder_mark(*me)
-        issuers: dict[str, Issuer] = {}
-        self.cells = {
-            name: RedisCell(
-                name,
-                cell.url,
-                service.l3,
-                skew,
-                clock,
-                placement=under,
-                nonce=lambda: mark + secrets.token_hex(6),
-                issuers=issuers,
-                access=cell_access,
-                breaker=self._cell_breakers.add(name),
-            )
-            for name, cell in topology.cells.items()
-        }
+        self._homes = Cells(
+            service,
+            topology,
+            placement,
+            clock,
+            access=cell_access,
+            tasks=tasks,
+            look=partial(self._look_at_redis, "cell"),
+        )
+        self.cells = self._homes.by_name
         self.peers = HttpPeers(
             {
                 (region, name): there.operations_of(name)
@@ -167,19 +155,7 @@ class Backends:
         self.origins = Origins(service, topology.namespaces, clock, tasks, certificates.clients("origins"))
         self.loaders: Mapping[str, Loader] = self.origins.loaders
         look = self._look_at_redis
-        self._cell_reports: Polled[RedisReport] = Polled(
-            "cells",
-            {
-                name: partial(
-                    look,
-                    "cell",
-                    name,
-                    needs_of_cell(int(skew), is_watched=is_watched(topology.cells[name].url)),
-                    cell.report,
-                )
-                for name, cell in self.cells.items()
-            },
-        )
+        self._cell_reports = self._homes.reports
         self._queue_reports: Polled[RedisReport] = Polled(
             "queues",
             {
@@ -215,7 +191,7 @@ class Backends:
         cells = self._cell_reports.silent
         yield from (
             silent_cell(name, cells.get(name, ""))
-            for name, breaker in self._cell_breakers.items()
+            for name, breaker in self._homes.breakers.items()
             if name in cells or breaker.is_open
         )
         yield from self.memcached.troubles()
@@ -226,15 +202,23 @@ class Backends:
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
     async def prepare(self, topology: Topology) -> None:
-        """Makes ready what `take` puts in force. Nothing that is used changes."""
+        """Makes ready what `take` puts in force. Nothing that is used changes.
+
+        Raises `ConfigError` if it must not be taken, or not yet.
+        """
+        await self._homes.prepare(topology)
         await self.memcached.prepare(topology)
         await self.origins.prepare(topology.namespaces)
 
-    def take(self, topology: Topology) -> None:
-        """Takes memcached servers, namespaces, origins and `sources`. They are prepared."""
+    def take(self, topology: Topology) -> Placement:
+        """Takes cells, memcached servers, namespaces, origins and `sources`. They are prepared.
+
+        Returns the placement.
+        """
         self.memcached.take(topology)
         self.origins.take(topology.namespaces)
         self._read_event.take(topology.namespaces)
+        return self._homes.take(topology)
 
     def masters(self) -> Mapping[str, str]:
         """`host:port` of the masters that sentinels named last, by server (`queue eu`)."""
@@ -264,7 +248,7 @@ class Backends:
         """All that is started and stopped, in the order of the start."""
         return [
             self.memcached,
-            *self.cells.values(),
+            self._homes,
             self.origins,
             self.changes,
             *self.streams.values(),
@@ -305,7 +289,7 @@ class Backends:
         """The breakers by kind and name of their server."""
         pools: dict[str, BreakerPool | dict[str, Breaker]] = {
             **self.memcached.breakers,
-            "cell": self._cell_breakers,
+            "cell": self._homes.breakers,
             "queue": self._queue_breakers,
             "origin": self.origins.breakers,
             "peer": self.peers.breakers,

@@ -45,13 +45,15 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import UNANNOUNCED_HERE, loop_trouble, stranger
+from cachesvc.telemetry.troubles import MOVE_IS_OVER, UNANNOUNCED_HERE, loop_trouble, stranger
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
 
+MOVES = ("warm", "over")
+"""The states of a move of partitions (`Homes.move_at`)."""
 OUT_OF_REACH = "out of reach"
 """The state of a feed whose queue does not answer."""
 SWEEP_SECONDS = 0.1
@@ -178,14 +180,16 @@ class App:
         """
         await self._backends.prepare(topology)
         gone, loops = self._contracts.keys() - topology.namespaces.keys(), set(self._backends.loops())
-        self._backends.take(topology)
+        placement = self._backends.take(topology)
         self._loops.forget(loops)
         self._loops.watch(self._backends.loops())
         self.topology.regions.update(topology.regions)
         self._contracts.take(topology.namespaces)
+        self.topology = replace(topology, namespaces=self._contracts, regions=self.topology.regions)
         self.paths.take(topology)
+        self.paths.rehome(self.topology, placement, self._clock.now_us())
         self._feeds.consumer.take(topology.namespaces)
-        self._web.take(topology)
+        self._web.take(self.topology)
         self.limits.take(topology)
         async for name in paced(sorted(gone)):
             async for _ in paced(self.paths.l1.drop(name)):
@@ -196,6 +200,7 @@ class App:
         metrics, paths, feeds = Metrics(), self.paths, self._feeds
         tally, l1, lags = paths.tally, paths.l1, paths.lags
         metrics.watch("tiers", lambda: {(name,): getattr(tally, name) for name in ("l1", "l2", "l3")})
+        metrics.watch("former_homes", lambda: {(): tally.former})
         metrics.watch("paths", lambda: tally)
         metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in tally.stale_ages.items()})
         metrics.watch("l1", l1.statistics)
@@ -231,6 +236,7 @@ class App:
         metrics.watch("document", lambda: int(self._document is not None and self._document.is_outdated))
         metrics.watch("document_info", self._document_info)
         metrics.watch("strangers", lambda: len(self._outside()))
+        metrics.watch("move", lambda: {(state,): int(state == self._move()) for state in MOVES})
         metrics.watch("document_waits", lambda: len(self._waiting()))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
@@ -378,7 +384,11 @@ class App:
             "document": self._document.state() if self._document is not None else {},
             "waits_for_restart": [".".join(path) for path in self._waiting()],
             "placement": f"{self.paths.homes.placement_id:08x}",
+            "move": self._move(),
         }
+
+    def _move(self) -> str:
+        return self.paths.homes.move_at(self._clock.now_us())
 
     def _waiting(self) -> Sequence[FieldPath]:
         return self._document.waiting if self._document is not None else ()
@@ -407,6 +417,7 @@ class App:
         return [
             *([outdated] if outdated else []),
             *map(stranger, self._outside()),
+            *([MOVE_IS_OVER] if self._move() == "over" else []),
             *servers,
             *self.limits.troubles(),
             *self._certificates.troubles(),

@@ -51,6 +51,7 @@ from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Pool
 from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.moves import is_from
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.origin.contract import Loader
@@ -90,6 +91,10 @@ class Paths:
     fences: Fences
     admission: Admission
     l1: L1
+    cells: Mapping[str, Cell]
+    """The home cells by name, as they are at any time."""
+    kept_us: int
+    """The longest time that a home keeps a copy, µs."""
     homes: Homes
     flights: Flights
     hot_keys: HotKeys
@@ -125,6 +130,17 @@ class Paths:
         if self.journal is not None:
             self.journal.take(topology.namespaces)
         self.new_sources.take(topology.namespaces)
+
+    def rehome(self, topology: Topology, placement: Placement, now_us: int) -> None:
+        """Works under another placement from now on (docs/coherence.md, "Moving a partition").
+
+        `cells` has the cells of the topology already. All of it is one step.
+        """
+        before = self.homes.placement.id
+        is_next = placement.id == before or is_from(topology, before)
+        self.homes.take(placement, self.cells, _warm_until(topology, now_us, self.kept_us))
+        self.fences.move_to(placement.id, is_next=is_next)
+        self.explainer.take(topology)
 
 
 def build(
@@ -163,7 +179,7 @@ def build(
     admission = Admission(fences, clock)
     rooms = rooms_of(topology, service.l1.budget)
     l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
-    homes = Homes(placement, remote.cells)
+    homes = Homes(placement, remote.cells, _warm_until(topology, clock.now_us(), service.l3.retention))
     flights, tally, lags = Flights(), Tally.zero(), ChangeLags()
     hot_keys = HotKeys(
         namespaces,
@@ -213,7 +229,7 @@ def build(
         region,
         instance,
         incarnation,
-        remote.cells.values(),
+        remote.cells,
         remote.streams,
         heartbeat_us=coherence.heartbeat,
         journal=(lambda: journal.use) if journal is not None else (lambda: None),
@@ -301,7 +317,6 @@ def build(
     )
     explainer = Explainer(
         topology=topology,
-        placement=placement,
         me=(region, instance),
         l1=l1,
         pool=remote.pool,
@@ -316,6 +331,8 @@ def build(
         fences=fences,
         admission=admission,
         l1=l1,
+        cells=remote.cells,
+        kept_us=service.l3.retention,
         homes=homes,
         flights=flights,
         hot_keys=hot_keys,
@@ -337,6 +354,18 @@ def build(
         warm_restart=warm_restart,
         new_sources=NewSources(namespaces, partial(invalidator.invalidate, options=_BY_TOPOLOGY), tasks),
     )
+
+
+def _warm_until(topology: Topology, now_us: int, kept_us: int) -> int:
+    """The time, µs, from which on no copy can be left in the former homes; 0 without any.
+
+    It counts from `former.since`, or from now if that is not said.
+    """
+    former = topology.former
+    if former is None:
+        return 0
+    began_us = int(former.since.timestamp()) * SECONDS if former.since is not None else now_us
+    return began_us + kept_us
 
 
 def _journal_file(service: Service, topology: Topology) -> JournalFile | None:

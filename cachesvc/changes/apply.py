@@ -22,7 +22,7 @@ from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence, Issuers
+from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import Span
 from cachesvc.tiers.l3.contract import Cell, FenceReply
 from cachesvc.tiers.l3.homes import Homes
@@ -92,6 +92,7 @@ class Applier:
         A target that is named more than once is applied once. If a cell is out of reach, the fence gets the
         fallback `at` (this instance's clock + 2 S + 1 ms) and is marked unapplied.
         """
+        homes = self._homes.now()
         named = [change.targets() for change in changes]
         kinds: dict[tuple[bool, int], dict[bytes, Target]] = {}
         for change, targets in zip(changes, named, strict=True):
@@ -100,10 +101,10 @@ class Applier:
             )
         applied = Applied(
             named=[[target.digest for target in targets] for targets in named],
-            placement=self._homes.placement_id,
+            placement=homes.placement_id,
         )
         parts = (
-            self._apply(list(unique.values()), soft=soft)
+            self._apply(homes, list(unique.values()), soft=soft)
             for (soft, over), unique in kinds.items()
             if not over
         )
@@ -162,118 +163,107 @@ class Applier:
             return [FenceReply(at, 0)] * len(targets)
         return await home.fence_many(targets, soft=soft, least=at)
 
-    def fallback(self, target: Target) -> Applied:
-        """Returns the result for a key whose home did not take a put: an unapplied invalidation."""
-        cells = [cell.name for cell in self._homes.of_target(target)]
-        applied = Applied(missed={target.digest: cells}, placement=self._homes.placement_id)
-        applied.fences = self._fences([target], {target.digest: self._fallback_at()}, False, applied)
+    def fallback(self, target: Target, homes: Homes) -> Applied:
+        """Returns the result for a key whose home did not take a put: an unapplied invalidation.
+
+        `homes`: those under which the put was sent.
+        """
+        cells = [cell.name for cell in homes.of_target(target)]
+        applied = Applied(missed={target.digest: cells}, placement=homes.placement_id)
+        applied.fences = _fences(homes, [target], {target.digest: self._fallback_at()}, False, applied)
         return applied
 
-    async def follow(self, moved: Sequence[tuple[Key, FenceReply]]) -> Applied:
+    async def follow(self, moved: Sequence[tuple[Key, FenceReply]], homes: Homes) -> Applied:
         """Returns the fences for keys whose homes have issued `at` already (puts).
 
-        While partitions move, the fences are first applied in the former homes.
+        While partitions move, the fences are first applied in the former homes. `homes`: those under
+        which the puts were sent.
         """
         targets = [Target.key(key.namespace, key.text) for key, _ in moved]
         issued = {key.digest: reply.at for key, reply in moved}
         applied = Applied(
-            took={key.digest: {self._homes.of(key).name: reply.issuer} for key, reply in moved},
-            placement=self._homes.placement_id,
+            took={key.digest: {homes.of(key).name: reply.issuer} for key, reply in moved},
+            placement=homes.placement_id,
         )
-        if self._homes.has_former:
-            await self._round(_by_cell(targets, self._homes.former_of_target), False, None, issued, applied)
-        applied.fences = self._fences(targets, issued, False, applied)
+        if homes.has_former:
+            await _round(_by_cell(targets, homes.former_of_target), False, None, issued, applied)
+        applied.fences = _fences(homes, targets, issued, False, applied)
         return applied
 
-    async def _apply(self, targets: Sequence[Target], *, soft: bool) -> Applied:
+    async def _apply(self, homes: Homes, targets: Sequence[Target], *, soft: bool) -> Applied:
         at = self._fallback_at()  # for tags and namespaces, and for keys whose home issues no `at`
         issued: dict[int, int] = {}
         applied = Applied()
-        await self._round(_by_cell(targets, self._homes.of_target), soft, at, issued, applied)
-        if self._homes.has_former:
+        await _round(_by_cell(targets, homes.of_target), soft, at, issued, applied)
+        if homes.has_former:
             for target in targets:
                 # A home out of reach has issued nothing: the former home gets the fallback.
                 issued.setdefault(target.digest, at)
-            former = _by_cell(targets, self._homes.former_of_target)
-            await self._round(former, soft, None, issued, applied)
+            former = _by_cell(targets, homes.former_of_target)
+            await _round(former, soft, None, issued, applied)
         for digest in applied.missed:
             issued[digest] = max(at, issued.get(digest, 0))
-        applied.fences = self._fences(targets, issued, soft, applied)
+        applied.fences = _fences(homes, targets, issued, soft, applied)
         return applied
-
-    async def _round(
-        self,
-        cells: Mapping[Cell, Sequence[Target]],
-        soft: bool,
-        at: int | None,
-        issued: dict[int, int],
-        applied: Applied,
-    ) -> None:
-        """Calls each cell once per value of least, all at the same time.
-
-        `at` None: the cells are former homes, and the least is the `at` that the new home has issued.
-        """
-        calls = [
-            (cell, batch, least)
-            for cell, targets in cells.items()
-            for least, batch in _by_least(targets, at, issued).items()
-        ]
-        answers = await asyncio.gather(
-            *(cell.fence_many(batch, soft=soft, least=least) for cell, batch, least in calls)
-        )
-        for (cell, batch, _), ats in zip(calls, answers, strict=True):
-            for target, answer in zip(batch, ats, strict=True):
-                digest = target.digest
-                if isinstance(answer, TierError):
-                    applied.missed.setdefault(digest, []).append(cell.name)
-                else:
-                    applied.took.setdefault(digest, {})[cell.name] = answer.issuer
-                    issued[digest] = max(answer.at, issued.get(digest, 0))
 
     def _paced(self, targets: Sequence[Target], over: int) -> list[Fence]:
         at = self._fallback_at()
         return [Fence(target.digest, at, namespace=_name(target), over=over) for target in targets]
 
-    def _fences(
-        self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied
-    ) -> list[Fence]:
-        """Returns the fences of targets, and notes in `applied` what is to be parked of them."""
-        for target in targets:
-            if cells := applied.missed.get(target.digest):
-                at, placement = issued[target.digest], self._homes.placement_id
-                applied.parked[target.digest] = [Parked(cell, at, placement, target, soft) for cell in cells]
-        return [
-            self._fence(
-                target,
-                issued[target.digest],
-                soft,
-                unapplied=target.digest in applied.missed,
-                issuers=tuple(sorted(applied.took.get(target.digest, {}).items())),
-            )
-            for target in targets
-        ]
-
     def _fallback_at(self) -> int:
         return self._clock.now_us() + self._lead_us
 
-    def _fence(
-        self,
-        target: Target,
-        at: int,
-        soft: bool = False,
-        *,
-        unapplied: bool = False,
-        issuers: Issuers = (),
-    ) -> Fence:
-        return Fence(
+
+async def _round(
+    cells: Mapping[Cell, Sequence[Target]],
+    soft: bool,
+    at: int | None,
+    issued: dict[int, int],
+    applied: Applied,
+) -> None:
+    """Calls each cell once per value of least, all at the same time.
+
+    `at` None: the cells are former homes, and the least is the `at` that the new home has issued.
+    """
+    calls = [
+        (cell, batch, least)
+        for cell, targets in cells.items()
+        for least, batch in _by_least(targets, at, issued).items()
+    ]
+    answers = await asyncio.gather(
+        *(cell.fence_many(batch, soft=soft, least=least) for cell, batch, least in calls)
+    )
+    for (cell, batch, _), ats in zip(calls, answers, strict=True):
+        for target, answer in zip(batch, ats, strict=True):
+            digest = target.digest
+            if isinstance(answer, TierError):
+                applied.missed.setdefault(digest, []).append(cell.name)
+            else:
+                applied.took.setdefault(digest, {})[cell.name] = answer.issuer
+                issued[digest] = max(answer.at, issued.get(digest, 0))
+
+
+def _fences(
+    homes: Homes, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied
+) -> list[Fence]:
+    """Returns the fences of targets, and notes in `applied` what is to be parked of them."""
+    placement = homes.placement_id
+    for target in targets:
+        if cells := applied.missed.get(target.digest):
+            at = issued[target.digest]
+            applied.parked[target.digest] = [Parked(cell, at, placement, target, soft) for cell in cells]
+    return [
+        Fence(
             target.digest,
-            at,
+            issued[target.digest],
             soft,
             _name(target),
-            unapplied,
-            placement=self._homes.placement_id,
-            issuers=issuers,
+            target.digest in applied.missed,
+            placement=placement,
+            issuers=tuple(sorted(applied.took.get(target.digest, {}).items())),
         )
+        for target in targets
+    ]
 
 
 def _by_cell(

@@ -18,7 +18,7 @@ queue").
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import (
     UNANNOUNCED,
@@ -60,7 +60,7 @@ class Rivals:
         region: str,
         name: str,
         incarnation: str,
-        cells: Iterable[Cell],
+        cells: Mapping[str, Cell],
         streams: Mapping[str, FenceStream],
         *,
         heartbeat_us: int,
@@ -68,18 +68,19 @@ class Rivals:
     ) -> None:
         """Makes it without I/O. `incarnation` is this process's own word beside its `name`.
 
-        `journal` returns the note of this instance's journal, if it has one.
+        `cells`: the home cells by name, as they are at any time. `journal` returns the note of this
+        instance's journal, if it has one.
         """
         self._region = region
         self._name = name
         self._incarnation = incarnation
-        self._cells = tuple(cells)
+        self._cells = cells
         self._streams = streams
         self._every_seconds = heartbeat_us / SECONDS
         self._live_us = 3 * heartbeat_us
         self._attends_us = max(self._live_us, ATTENDS_US)
         self._journal = journal
-        self._servers = {cell.name: "" for cell in self._cells}
+        self._servers: dict[str, str] = dict.fromkeys(cells, "")
         self._queue = ""
         """The queue that the consumer uses."""
         self._looked_at = float("-inf")
@@ -193,15 +194,13 @@ class Rivals:
             self._looked_at = asyncio.get_running_loop().time()
             return
         answers, asked_at = await self._ask_all(uses)
+        self._forget_cells_that_left()
         self._note_journals()
         if uses != list(self._uses()):
             return  # another queue is used by now: what was learnt is not about it
-        self._servers |= {
-            cell.name: answer.server if answer else ""
-            for cell, answer in zip(self._cells, answers, strict=False)
-        }
+        self._servers = {name: answer.server if answer else "" for name, answer in answers.items()}
         found: dict[str, frozenset[str]] = {}
-        for answer in answers:
+        for answer in answers.values():
             for use, others in zip(uses, answer.others if answer else (), strict=False):
                 if queues := [one for one in others if not one.startswith(UNANNOUNCED)]:
                     found[use.region] = found.get(use.region, frozenset()) | frozenset(queues)
@@ -233,14 +232,18 @@ class Rivals:
         if self._queue:
             yield Use(self._region, f"{self._incarnation} consumer", self._queue)
 
-    async def _ask_all(self, uses: Sequence[Use]) -> tuple[Sequence[Claimed | None], float]:
+    def _forget_cells_that_left(self) -> None:
+        for name in self._answers.keys() - self._cells.keys():
+            del self._answers[name]
+
+    async def _ask_all(self, uses: Sequence[Use]) -> tuple[Mapping[str, Claimed | None], float]:
         """Returns the newest answer of each cell about these uses; None if it has none.
 
         The calls that have not ended within a heartbeat go on. The second result is the time at which the
         newest call about these uses began that has ended.
         """
         looked_at = self._looked_at
-        for cell in self._cells:
+        for cell in self._cells.values():
             if cell.name not in self._asked:
                 asking = asyncio.create_task(self._claim(cell, uses), name=f"names of servers: {cell.name}")
                 self._asked[cell.name] = uses, asyncio.get_running_loop().time(), asking
@@ -250,8 +253,8 @@ class Rivals:
                 del self._asked[name]
                 looked_at = max(looked_at, began) if asked == uses else looked_at
                 self._answers[name] = asked, None if asking.cancelled() else asking.result()
-        found = [self._answers.get(cell.name, (uses, None)) for cell in self._cells]
-        return [answer if asked == uses else None for asked, answer in found], looked_at
+        found = {name: self._answers.get(name, (uses, None)) for name in self._cells}
+        return {name: answer if asked == uses else None for name, (asked, answer) in found.items()}, looked_at
 
     async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
         journal = self._journal()

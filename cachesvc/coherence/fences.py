@@ -194,6 +194,22 @@ class Fences:
         known = f"{self.merged} merged, {len(self._unapplied)} unapplied"
         return f"<Fences [{known}, floor {self.floor}, watermark {self.watermark}]>"
 
+    def move_to(self, placement: int, *, is_next: bool) -> None:
+        """Works under another placement from now on, and with the cells that are there now.
+
+        What was merged until now may have been applied in the homes of before only. So copies that are
+        not younger than all of that are judged by the sketch, whatever their home says of them (trace
+        91). `is_next` False: the placement is not the next one after the own. Then copies and leases of
+        the homes of before may be there of which the present homes' fences take no notice, and the floor
+        is raised over them.
+        """
+        self._placement = placement
+        until = self._clock.now_us() + 5 * self.skew_us + MILLISECONDS
+        self._lost_until = max(self._lost_until, until)
+        self.version += 1
+        if not is_next:
+            self.raise_floor(self._clock.now_us() + 2 * self.skew_us + MILLISECONDS, lost=True)
+
     def expect_loads(self, longest_us: int) -> None:
         """Remembers merges for loads that may take so long, µs, from now on; never for less.
 
@@ -220,6 +236,7 @@ class Fences:
         touched = []
         lead_us = self.skew_us + MILLISECONDS
         issuers, is_elsewhere, is_at_home = None, False, False
+        here = self._placement
         for fence in fences:
             at = fence.at
             if fence.issuers is not issuers:  # the fences of an item share one object
@@ -230,7 +247,7 @@ class Fences:
                 self._clamped += 1
                 self._note_cut(at)
                 at = latest
-            if is_elsewhere:
+            if is_elsewhere or (fence.placement != here and fence.placement):
                 # Its key's leases came from two clocks: one granted by the other server may be later by S.
                 at += lead_us
             if fence.soft or fence.namespace or fence.over:

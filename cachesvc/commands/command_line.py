@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import audit, documents, explain, publish, serve, token
 from cachesvc.commands.arguments import fail, tell_mistakes
+from cachesvc.commands.cell import command as cell
 from cachesvc.commands.check import command as check
 from cachesvc.commands.pool import command as pool
 from cachesvc.commands.report import command as report
@@ -132,6 +133,13 @@ COMMANDS = {
         " 2 if something changes.",
         topology.add_arguments,
         topology.run,
+    ),
+    "cell": Command(
+        "Adds or drains a cell, moves a partition, or ends a move.",
+        "0 if it is written; 1 if it was not wanted, or must not be; 2 if an argument or the document is"
+        " wrong.",
+        cell.add_arguments,
+        lambda options, _: cell.run(options),
     ),
     "pool": Command(
         "Adds, replaces or removes a memcached server in the topology document.",

@@ -6,6 +6,7 @@ TTLs, windows, limits of a namespace           at once, for what is stored and r
 how values are loaded (`origin`)               at once, for loads that begin from then on
 the rows that concern a namespace (`sources`)  at once, for row changes that are taken from then on
 memcached servers, their gutter and their zones  between two turns, when the new ones are greeted
+cells, pins, partitions of regions, `former`   at once, when cells that are new have answered
 everything else                                at the next start; `waiting` names it
 """
 
@@ -66,6 +67,10 @@ def is_live(path: Path) -> bool:
     match path:
         case ("callers", *_):
             return True
+        case ("version",):
+            return True
+        case _ if places(path):
+            return True
         case ("regions", _, field, *_) if field in LIVE_FIELDS_OF_REGIONS:
             return True
         case ("namespaces", _) | ("namespaces", _, "origin"):
@@ -75,6 +80,15 @@ def is_live(path: Path) -> bool:
         case ("namespaces", _, "origin", field, *_):
             return field in LIVE_FIELDS_OF_ORIGINS
         case ("namespaces", _, "origin_budget", _, *_):
+            return True
+        case _:
+            return False
+
+
+def places(path: Path) -> bool:
+    """True if this field is about cells or homes: then its change needs a higher version."""
+    match path:
+        case ("cells" | "pins" | "former", *_) | ("regions", _, "partitions"):
             return True
         case _:
             return False
@@ -90,7 +104,8 @@ def taken(running: Topology, found: Topology) -> Topology:
         name: _taken_region(one, found.regions[name]) if name in found.regions else one
         for name, one in running.regions.items()
     }
-    return replace(running, callers=found.callers, namespaces=namespaces, regions=regions)
+    live = replace(running, callers=found.callers, namespaces=namespaces, regions=regions)
+    return _rehomed(live, found) if running.regions.keys() == found.regions.keys() else live
 
 
 def waiting(running: Topology, found: Topology) -> list[Path]:
@@ -99,6 +114,21 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
     `version` alone is not among them: it says nothing by itself.
     """
     return [path for path in changed(taken(running, found), found) if path != ("version",)]
+
+
+def _rehomed(running: Topology, found: Topology) -> Topology:
+    """Returns `running` with the places of partitions as `found` has them.
+
+    Both have the same regions. An instance works with the regions of its start: in a region that it
+    does not know, it would find other homes than the instances that know the region.
+    """
+    regions = {
+        name: replace(region, partitions=found.regions[name].partitions)
+        for name, region in running.regions.items()
+    }
+    homes = {field: getattr(found, field) for field in ("cells", "pins", "former")}
+    # Cells remember the newest version: to go back would hide the next one from them.
+    return replace(running, regions=regions, version=max(running.version, found.version), **homes)
 
 
 def _taken_region(running: Region, found: Region) -> Region:

@@ -4,6 +4,7 @@ One version of it is in force in an instance. `service.py` reads it into these f
 `topology_rules.py` checks it. The docstrings of the fields are the text of docs/reference.md.
 """
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct, field
@@ -263,6 +264,10 @@ class Former(Struct, frozen=True, forbid_unknown_fields=True):
     """The pins that were in force: partition to cell."""
     partitions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The prefixes that were in force: region to its `partitions`."""
+    since: datetime | None = None
+    """When the move began: `2026-11-30T10:00:00Z`. `l3.retention` after that, reads do not
+    look for copies in the former homes any more. Left out: each instance counts from the moment at
+    which it takes the document, or starts with it."""
 
 
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):

@@ -265,6 +265,11 @@ def _check_former(former: Former, topology: Topology, found: Mistakes) -> None:
         )
         _check_weight(weight, here, found)
     _check_pins(former.pins, topology.cells, f"{path}.pins", found)
+    found.require(
+        former.since is None or former.since.tzinfo is not None,
+        f"{path}.since",
+        "has no time zone: write it as 2026-11-30T10:00:00Z",
+    )
     for region in former.partitions:
         hint = did_you_mean(region, topology.regions)
         here = f"{path}.partitions.{region}"

@@ -47,7 +47,6 @@ from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import holder_of
-from cachesvc.tiers.l3.placement import Placement
 
 TIER_SECONDS = 0.04
 """The first wait for each of the far tiers of an instance (`waits.py`).
@@ -93,7 +92,6 @@ class Explainer:
         *,
         me: tuple[str, str],
         topology: Topology,
-        placement: Placement,
         l1: L1,
         pool: PoolView,
         homes: Homes,
@@ -110,7 +108,6 @@ class Explainer:
         """
         self._region, self._instance = me
         self._topology = topology
-        self._placement = placement
         self._l1 = l1
         self._pool = pool
         self._homes = homes
@@ -122,6 +119,10 @@ class Explainer:
         self._is_unkept = is_unkept
         self._is_over_budget = is_over_budget
         self._waits = Waits(TIER_SECONDS, MOST_TIER_SECONDS)
+
+    def take(self, topology: Topology) -> None:
+        """Explains by another topology from now on."""
+        self._topology = topology
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
         """Returns the view of this instance if the question is `alone`, else an explanation."""
@@ -177,8 +178,10 @@ class Explainer:
             question,
             self._admission,
         )
-        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
-        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
+        former = None if isinstance(home, CellKeyState) and home.entry else await self._look_at_former(key)
+        at_home_copy = judge.at_home(home) if former is None else judge.near(former)
+        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": at_home_copy}
+        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None, former)
         tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
         memcached, at_home = self._pool.memcached_of(key), self._home(key, home)
         return Seen(
@@ -214,18 +217,28 @@ class Explainer:
         except TierError as error:
             return error
 
+    async def _look_at_former(self, key: Key) -> Entry | None:
+        """Returns the copy of the home that the key's partition has left, if reads ask there."""
+        if self._homes.warm_until <= self._clock.now_us():
+            return None
+        former = self._homes.former_of(key)
+        state = await self._in_time(former.inspect(key, ()), "former home") if former is not None else None
+        is_held = isinstance(state, CellKeyState) and state.entry and state.entry.as_of > state.refused_until
+        return state.entry if isinstance(state, CellKeyState) and is_held else None
+
     # where it lives ------------------------------------------------------------------------------
 
     def _home_cell(self, key: Key) -> HomeCell:
-        name, placed = self._placement.home(key.text), partition(key.text)
-        former = self._placement.former.home(key.text) if self._placement.former else ""
+        placement, placed = self._homes.placement, partition(key.text)
+        name = placement.home(key.text)
+        former = placement.former.home(key.text) if placement.former else ""
         return HomeCell(
             name=name,
             region=self._topology.cells[name].region,
             why="pinned"
-            if self._placement.is_pinned(placed)
+            if placement.is_pinned(placed)
             else "rendezvous hash over active cells, of its region if a prefix names one: the highest score",
-            scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
+            scores={cell: round(score, 4) for cell, score in placement.scores(placed)},
             former=former if former != name else "",
             master=self._homes.of(key).master,
         )

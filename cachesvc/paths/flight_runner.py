@@ -11,6 +11,8 @@ from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
 from cachesvc.coherence.refusal import RefusedBy
@@ -299,6 +301,9 @@ class FlightRunner:
                 onward.append((flight, reply))
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
+        if onward and self._is_warm:
+            onward, found = await self._ask_former_homes(onward)
+            copies += found
         if copies:
             await self._near_tiers.copy(copies)
         if len(onward) == 1:
@@ -383,6 +388,77 @@ class FlightRunner:
         if entry is not None:
             flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
+
+    @property
+    def _is_warm(self) -> bool:
+        """True while copies of moved partitions may be left in their former homes."""
+        warm_until = self._homes.warm_until
+        return bool(warm_until) and warm_until > self._admission.clock.now_us()
+
+    async def _ask_former_homes(
+        self, onward: Sequence[tuple[Flight, Reply | TierError]]
+    ) -> tuple[list[tuple[Flight, Reply | TierError]], list[tuple[Key, Namespace, Entry]]]:
+        """Lands flights whose copy at a home that their partition has left may be answered.
+
+        Only flights are asked for there whose home has no copy. Returns the others, and the copies that
+        were found. Every copy that is seen counts as seen, so that a load that may not be kept ends it
+        (docs/coherence.md, trace 94). No lease is asked for there.
+        """
+        asked: dict[str, tuple[Cell, list[int]]] = {}
+        for i, (flight, reply) in enumerate(onward):
+            has_copy = not isinstance(reply, TierError) and reply.entry is not None
+            if not has_copy and (former := self._homes.former_of(flight.key)) is not None:
+                asked.setdefault(former.name, (former, []))[1].append(i)
+        answers = await asyncio.gather(
+            *(
+                former.read_many([Read(onward[i][0].key, self._not_before(onward[i][0])) for i in places])
+                for former, places in asked.values()
+            )
+        )
+        landed: set[int] = set()
+        found: list[tuple[Key, Namespace, Entry]] = []
+        for (_, places), replies in zip(asked.values(), answers, strict=True):
+            for i, reply in zip(places, replies, strict=True):
+                flight = onward[i][0]
+                if (entry := self._land_from_former(flight, reply)) is not None:
+                    landed.add(i)
+                    if flight.keep:
+                        found.append((flight.key, flight.namespace, entry))
+        return [one for i, one in enumerate(onward) if i not in landed], found
+
+    def _land_from_former(self, flight: Flight, reply: Reply | TierError) -> Entry | None:
+        """Lands the flight with the copy of a former home if it may be answered; returns the copy.
+
+        No home vouches for it, whatever that cell says: it is judged as a copy of L2 is (trace 93). Its
+        `as_of` is of another clock than the home's, so it counts as unconfirmed.
+        """
+        tally = self._tally.former
+        if isinstance(reply, TierError):
+            tally.errors += 1
+            return None
+        if reply.entry is None:
+            tally.refused += reply.fenced
+            tally.misses += not reply.fenced
+            return None
+        entry = replace(reply.entry, confirmed=False)
+        unvouched = replace(reply, entry=entry, exact=False)
+        standing = self._admission.standing_at_home(unvouched, flight.key, flight.namespace, strict=True)
+        if flight.token and self._admission.token_refuses(entry, flight.key, flight.token):
+            standing = Standing.REFUSED
+        if standing is Standing.FRESH and (flight.mode < Mode.RELOAD or flight.mode is Mode.EARLY):
+            tally.hits += 1
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry, Came.FOUND):
+                flight.stored_in_l1()
+            flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version))
+            flight.give_back()
+            return entry
+        if standing is Standing.REFUSED:
+            tally.refused += 1
+            self._refused(flight, entry)
+        else:
+            tally.stale += 1
+        flight.saw(entry, "l3")
+        return None
 
     def _refused(self, flight: Flight, entry: Entry | None) -> None:
         """Counts a copy that L2 or L3 had and that is refused; None: its home has refused it."""
@@ -476,6 +552,12 @@ class FlightRunner:
             flight.refused_here = False
             if self._land_from_l3(flight, reply):
                 return Unleased.LANDED
+            if self._is_warm and not isinstance(reply, TierError) and reply.lease is not None:
+                # The former home may have waited as a new issuer, too, when it was asked.
+                left, found = await self._ask_former_homes([(flight, reply)])
+                if not left:
+                    await self._near_tiers.copy(found)
+                    return Unleased.LANDED
         if isinstance(reply, TierError) or reply.lease is None:
             return Unleased.UNAVAILABLE
         self._tally.leases_granted += 1

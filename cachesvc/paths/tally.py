@@ -31,6 +31,8 @@ class Tally(Struct):
     l1: TierTally
     l2: TierTally
     l3: TierTally
+    former: TierTally
+    """The look-ups in former homes of partitions that have moved."""
     flights: int = 0
     joined: int = 0
     """Reads that joined a flight instead of starting one."""
@@ -93,4 +95,4 @@ class Tally(Struct):
 
     @classmethod
     def zero(cls) -> "Tally":
-        return cls(TierTally(), TierTally(), TierTally())
+        return cls(TierTally(), TierTally(), TierTally(), TierTally())

@@ -222,17 +222,19 @@ class Writer:
                 written[i] = Written(stored=False, error=error)
             return
         puts = [(i, self._put_of(namespace, *items[i])) for i in which]
+        homes = self._homes.now()
         applied = Applied()
         stored: list[tuple[Key, Namespace, Entry]] = []
         moved: list[tuple[Key, FenceReply]] = []
         late: list[tuple[int, PutReply]] = []
         with ExitStack() as unfilled:
-            for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
+            for cell, group in homes.group((put.key, (i, put)) for i, put in puts):
                 replies = await cell.put_many([put for _, put in group])
                 for (i, put), reply in zip(group, replies, strict=True):
                     written[i] = self._putted(put, reply)
                     if isinstance(reply, TierError):
-                        applied.merge(self._applier.fallback(Target.key(put.key.namespace, put.key.text)))
+                        target = Target.key(put.key.namespace, put.key.text)
+                        applied.merge(self._applier.fallback(target, homes))
                         continue
                     if reply.at:
                         moved.append((put.key, FenceReply(reply.at, reply.issuer)))
@@ -241,7 +243,7 @@ class Writer:
                     elif reply.lease:
                         unfilled.callback(cell.release, put.key, reply.lease)
                         late.append((i, reply))
-            applied.merge(await self._applier.follow(moved))
+            applied.merge(await self._applier.follow(moved, homes))
             if await self._announced(id_, applied, stored, which, written) and late:
                 await self._fill_late(namespace, items, late, written)
                 unfilled.pop_all()

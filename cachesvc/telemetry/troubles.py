@@ -49,6 +49,8 @@ CUT_OFF = (
     "a quarter, of rates its last share"
 )
 
+MOVE_IS_OVER = "a move of partitions is over, and the document still has its `former`: cachesvc cell settle"
+
 UNANNOUNCED_HERE = (
     "this instance has invalidations or puts in its journal that the others have not been told of: "
     "it tells them when the queue is back"

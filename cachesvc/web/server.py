@@ -181,7 +181,7 @@ class Web:
             self._spans = ServerSpans(
                 recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
             )
-        probes = Probes(service, topology, readiness, metrics, host)
+        self._probes = probes = Probes(service, topology, readiness, metrics, host)
         self._calls = _calls(
             self._entries,
             batches,
@@ -244,11 +244,12 @@ class Web:
         )
 
     def take(self, topology: Topology) -> None:
-        """Takes callers, and the namespaces that are served from now on."""
+        """Takes callers, the namespaces that are served, and the topology that is shown from now on."""
         self.door.take(topology.callers, topology.namespaces)
         self.in_flight.is_shared = len(topology.namespaces) > 1
         for lane in self._lanes:
             lane.take(topology.namespaces)
+        self._probes.topology_in_force = topology
 
     def _listener(self, port: Port) -> Listener:
         is_fast = port.has_keys and self._has_lane

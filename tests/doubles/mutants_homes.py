@@ -261,9 +261,63 @@ HOMES: dict[str, Mutant] = {
             InCellScript("ATTACH", "elseif given then", "elseif false then"),
         ),
     ),
+    "clock-of-another-home": Mutant(
+        "a fence of another placement counts with the lead that only leases of its own clock need",
+        (90,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences.merge",
+                " or (fence.placement != here and fence.placement)",
+                "",
+            ),
+        ),
+    ),
+    "fences-before-a-move": Mutant(
+        "homes vouch for copies against fences that were merged before the partition moved there",
+        (91,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences.move_to",
+                "self._lost_until = max(self._lost_until, until)",
+                "pass",
+            ),
+        ),
+    ),
+    "one-view-of-homes": Mutant(
+        "a change that is under way in a move is published under the placement after it",
+        (92,),
+        (InPython("cachesvc.tiers.l3.homes:Homes.now", "Homes(self._placement, self._cells)", "self"),),
+    ),
+    "vouched-elsewhere": Mutant(
+        "a copy of a former home is answered because that cell has judged it",
+        (93,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_former",
+                """\
+    unvouched = replace(reply, entry=entry, exact=False)
+    standing = self._admission.standing_at_home(unvouched, flight.key, flight.namespace, strict=True)
+""",
+                """\
+    standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=False)
+""",
+            ),
+        ),
+    ),
+    "former-copy-seen": Mutant(
+        "a load that may not be kept takes no notice of the copy in the former home",
+        (94,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_former",
+                '    flight.saw(entry, "l3")\n',
+                "",
+            ),
+        ),
+    ),
     "former-home": Mutant(
         "while a partition moves, invalidations are applied in its new home only",
-        (2, 13),
-        (InPython("cachesvc.changes.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
+        (13,),
+        (InPython("cachesvc.changes.apply:Applier._apply", "if homes.has_former:", "if False:"),),
     ),
 }

@@ -42,11 +42,8 @@ BACK = version(4, home="c1", former="c2")
 
 async def start(far: FarSide, topology: Topology, name: str) -> Instance:
     """A process starts with this document: it attaches to every cell that it can reach, and opens the region's stream."""
-    placement = Placement(topology).id
-    for cell in (far.cell, far.other):
-        if not cell.down:
-            cell.activate(placement, topology.version)
     instance = Instance(far, topology=topology, name=name)
+    instance.attach()
     instance.fences.raise_floor((await instance.stream.open()).floor)
     return instance
 
@@ -103,13 +100,12 @@ async def test_an_invalidation_in_the_new_home_ends_what_was_kept_of_another_pla
     await i0.invalidate("a")
     await hear(i1)
     assert i1.fences.statistics().unapplied == 1
+    await asyncio.sleep(2 * SKEW_US / 1e6)  # a fence of the other placement counts S + 1 ms later
     await i1.invalidate("a")
     assert i1.fences.statistics().unapplied == 0
 
 
-async def test_trace_02_a_late_fill_under_the_former_homes_lease_must_not_survive_a_move_to_a_slower_clock() -> (
-    None
-):
+async def test_a_late_fill_under_the_former_homes_lease_does_not_survive_a_move_to_a_slower_clock() -> None:
     """The former home leases 1 µs after its own last fence, which led by S: more than the new home's clock and lead may reach."""
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(SKEW_US), skew_us=SKEW_US))
@@ -212,7 +208,7 @@ async def test_a_target_that_stays_where_it_was_goes_to_no_former_home() -> None
 async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_is_kept_when_leases_reach() -> (
     None
 ):
-    """Its home's clock is S behind the new one's, whose time is the fence's: a lease leads by S + 1 ms at most."""
+    """Its home's clock is S behind the new one's, whose time is the fence's, which counts S + 1 ms later."""
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(-SKEW_US), skew_us=SKEW_US))
     Store(far)
@@ -222,6 +218,99 @@ async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_is_
     await hear(i1)
     assert await i1.value("a") == b"0"
     assert (await i1.get("a")).tier == "origin"
-    await asyncio.sleep(SKEW_US / 1e6)
+    await asyncio.sleep(4 * SKEW_US / 1e6)
     assert await i1.value("a") == b"0"
     assert (await i1.get("a")).tier == "l1"
+
+
+async def test_trace_90_a_fence_of_another_placement_counts_for_the_clock_of_our_home_too() -> None:
+    """The former home's clock is S behind; the new home's lease leads by what its own fences reach."""
+    far = FarSide()
+    far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(-SKEW_US), skew_us=SKEW_US))
+    store = Store(far)
+    i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
+    await wait_out_the_new_issuers()
+    await i1.invalidate("a")
+    await hear(i0)
+    await asyncio.sleep(SKEW_US / 2e6)
+    assert await i1.value("a") == b"0", "under a lease that leads its own fence, which leads its clock by S"
+    store.commit()
+    await i0.invalidate("a")
+    await hear(i1)
+    assert await i1.value("a") == b"1"
+
+
+async def test_trace_91_what_was_merged_before_a_move_must_not_be_taken_to_be_in_the_homes_after_it() -> None:
+    for what in TARGETS:
+        far = FarSide()
+        store = Store(far, TAGS)
+        i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
+        await wait_out_the_new_issuers()
+        assert await i1.value("a") == b"0", "and the new home has it"
+        store.commit()
+        await invalidate(i0, what)
+        i0.move(MOVED)
+        assert await i0.value("a") == b"1", what
+
+
+async def test_trace_91_nor_what_another_instance_has_published_before() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
+    i2 = await start(far, BEFORE, "i2")
+    await wait_out_the_new_issuers()
+    assert await i1.value("a") == b"0"
+    store.commit()
+    await i0.invalidate("a")
+    await hear(i2)
+    i2.move(MOVED)
+    assert await i2.value("a") == b"1"
+
+
+async def test_after_a_move_a_home_vouches_again_for_what_is_younger() -> None:
+    far = FarSide()
+    Store(far)
+    i0 = await start(far, BEFORE, "i0")
+    await wait_out_the_new_issuers()
+    i0.move(MOVED)
+    await wait_out_the_new_issuers()
+    await i0.value("a")
+    i0.l1.clear()
+    far.l2.down = True
+    i0.fences.floor = far.clock.now_us()
+    assert (await i0.get("a")).tier == "l3"
+
+
+async def test_trace_92_a_change_that_is_under_way_in_a_move_must_not_be_published_as_of_the_homes_after_it() -> (
+    None
+):
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
+    await wait_out_the_new_issuers()
+    assert await i1.value("a") == b"0", "and the new home has it"
+    store.commit()
+    far.cell.hold["fence_many"] = asyncio.Event()
+    invalidating = asyncio.create_task(i0.invalidate("a"))
+    await asyncio.sleep(0.01)
+    i0.move(MOVED)
+    far.cell.hold["fence_many"].set()
+    await invalidating
+    await hear(i1)
+    assert await i1.value("a") == b"1"
+
+
+async def test_nor_a_put_that_is_under_way() -> None:
+    far = FarSide()
+    i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
+    await wait_out_the_new_issuers()
+    await i1.put("a", b"0")
+    assert await i1.value("a", "aside") == b"0"
+    far.cell.hold["put_many"] = asyncio.Event()
+    putting = asyncio.create_task(i0.put("a", b"1"))
+    await asyncio.sleep(0.01)
+    i0.move(MOVED)
+    far.cell.hold["put_many"].set()
+    await putting
+    await hear(i1)
+    assert await i1.value("a", "aside") != b"0"

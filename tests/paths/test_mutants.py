@@ -33,6 +33,7 @@ from tests.paths import (
     test_traces_servers,
     test_traces_streams,
     test_traces_times,
+    test_warm_homes,
     test_warm_restart,
 )
 
@@ -54,6 +55,7 @@ ON_FAKES = (
     test_traces_journal,
     test_traces_live,
     test_moving,
+    test_warm_homes,
     test_warm_restart,
 )
 IN_THE_SDK = (test_traces_in_the_sdk,)

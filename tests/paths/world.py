@@ -157,6 +157,19 @@ class Instance:
         self.warm_restart = paths.warm_restart
         self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
 
+    def attach(self) -> None:
+        """Attaches to every cell in reach, with the placement and the version of the own topology."""
+        under = self.paths.homes.placement.id
+        for cell in (self.far.cell, self.far.other):
+            if not cell.down:
+                cell.activate(under, self.topology.version)
+
+    def move(self, topology: Topology) -> None:
+        """Takes another document as `app/instance.py` does, and attaches to every cell in reach."""
+        self.topology = topology
+        self.paths.rehome(topology, Placement(topology), self.clock.now_us())
+        self.attach()
+
     async def get(self, key: str, ns: str = "docs", options: ReadOptions = PLAIN) -> Answer:
         return await self.reader.get(Key.of(ns, key), options)
 

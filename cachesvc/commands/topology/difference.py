@@ -16,10 +16,11 @@ from cachesvc.commands.topology.moves import (
     moves_of_keys,
     moves_of_partitions,
 )
-from cachesvc.config.live import Path, changed, is_live
+from cachesvc.config.live import Path, changed, is_live, places
 from cachesvc.config.topology import Topology
 from cachesvc.model.entry import Key
-from cachesvc.tiers.l3.placement import Placement, as_it_was
+from cachesvc.tiers.l3.moves import is_from
+from cachesvc.tiers.l3.placement import Placement
 from cachesvc.web.replies.redaction import HIDDEN, shown_topology
 
 ABSENT = "–"
@@ -96,7 +97,7 @@ def _shown(document: object, path: Path) -> str:
 
 
 def _refusals(before: Topology, after: Topology, paths: Sequence[Path], *, moves: bool) -> Iterator[Refusal]:
-    waits = [path for path in paths if not is_live(path)]
+    waits = [path for path in paths if places(path) or not is_live(path)]
     if after.version < before.version:
         yield Refusal("$.version", f"is {after.version}, and {before.version} is in force: never go back")
     elif after.version == before.version and (waits or before.former != after.former):
@@ -115,7 +116,7 @@ def _refusals(before: Topology, after: Topology, paths: Sequence[Path], *, moves
         gone = [name for name in _homes(before) if name not in after.cells]
         kept = f" and keep {', '.join(gone)} under cells, with `active: false`" if gone else ""
         yield Refusal("$.former", f"is missing, and partitions move: write this{kept}\n{former_of(before)}")
-    elif Placement(as_it_was(after)).id != Placement(before).id:
+    elif not is_from(after, Placement(before).id):
         why = f"is not where partitions are now: write this\n{former_of(before)}"
         yield Refusal("$.former", why)
 
@@ -164,7 +165,7 @@ def _notes(before: Topology, after: Topology) -> Iterator[str]:
 
 
 def _steps(before: Topology, after: Topology, paths: Sequence[Path], *, moves: bool) -> Iterator[str]:
-    waits = [path for path in paths if not is_live(path)] or before.former != after.former
+    waits = [path for path in paths if not is_live(path)]
     if before.former is not None and after.former is None:
         yield (
             "begin only when l3.retention (1h by default) has passed since the last instance has version "
@@ -172,11 +173,11 @@ def _steps(before: Topology, after: Topology, paths: Sequence[Path], *, moves: b
         )
     if waits:
         yield "restart the instances with the document, one after the other, in any order"
-    elif paths:
+    elif paths or before.former != after.former:
         yield "put the document in the place of the old one everywhere: it is in force a second later"
     if moves:
         yield "wait l3.retention (1h by default) from the moment at which the last instance has it"
         done = replace(after, version=after.version + 1, former=None)
         gone = [name for name in after.cells if name not in _homes(done)]
         without = f" and {', '.join(gone)}" if gone else ""
-        yield f"raise the version to {done.version}, without `former`{without}, and restart once more"
+        yield f"raise the version to {done.version}, without `former`{without}"

@@ -204,6 +204,14 @@ TABLE: tuple[Metric, ...] = (
         "",
         "Instances that the topology document does not name.",
     ),
+    Metric(
+        "move",
+        "gauge",
+        "move",
+        "",
+        "1 while partitions move; `over` once `former` is needed no more, and may go.",
+        ("state",),
+    ),
     # this instance
     Metric(
         "build_info",
@@ -271,6 +279,14 @@ TABLE: tuple[Metric, ...] = (
         _TIER_FIELDS,
         "Look-ups in a tier, by what the tier had.",
         ("tier", "outcome"),
+    ),
+    Metric(
+        "former_home_lookups",
+        "counter",
+        "former_homes",
+        _TIER_FIELDS,
+        "Look-ups in homes that partitions have left; `hit`: a load spared.",
+        ("outcome",),
     ),
     Metric(
         "flights",

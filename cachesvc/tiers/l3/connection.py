@@ -99,7 +99,8 @@ class CellConnection:
         """
         self._connection = connection
         self._where = where
-        self._placement = placement
+        self.placement = placement
+        """The `Placement.id` and the version of the topology that the connection attaches with."""
         self._skew = b"%d" % skew_us
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
@@ -265,7 +266,7 @@ class CellConnection:
 
     def _words_to_attach(self) -> tuple[Any, ...]:
         """Returns the command that attaches, with its source: a server may have lost the script."""
-        return (b"EVAL", ATTACH.source, b"0", self._skew, *self._placement)
+        return (b"EVAL", ATTACH.source, b"0", self._skew, *self.placement)
 
     async def _attach(self) -> None:
         sent = asyncio.get_running_loop().time()

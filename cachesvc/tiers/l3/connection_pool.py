@@ -78,6 +78,14 @@ class CellConnectionPool:
     def __repr__(self) -> str:
         return f"<CellConnectionPool {self._where} [{self.idle} idle]>"
 
+    def place(self, placement: tuple[int, int]) -> None:
+        """Attaches with this placement and version from now on.
+
+        Connections that have attached with others are not lent again, not even if the placement is the
+        same: with a version in between, which the cell has not seen, it may be given partitions back.
+        """
+        self._placement = placement
+
     @property
     def idle(self) -> int:
         """The number of connections that are open and not lent."""
@@ -175,7 +183,11 @@ class CellConnectionPool:
         self.unreadable += 1
 
     def _is_current(self, connection: CellConnection) -> bool:
-        return connection.opened_at > self._left_at and connection.issuer == self._issuer.id
+        return (
+            connection.opened_at > self._left_at
+            and connection.issuer == self._issuer.id
+            and connection.placement == self._placement
+        )
 
     def look_again(self) -> None:
         """Lends no connection again that is open now, so that the next borrower looks the name up.

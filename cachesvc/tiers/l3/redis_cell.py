@@ -248,12 +248,25 @@ class RedisCell:
         If connecting fails, the next use tries again.
         """
         self._connecting = asyncio.get_running_loop().create_task(
-            self._connect(), name=f"connecting to {self.name}"
+            self.greet_soon(), name=f"connecting to {self.name}"
         )
 
-    async def _connect(self) -> None:
+    async def greet_soon(self) -> None:
+        """Does what `greet` does; after a failure, the next use tries again."""
         with contextlib.suppress(TierError):
-            await self._connections.give_back(await self._connections.borrow())
+            await self.greet()
+
+    async def greet(self) -> None:
+        """Connects and attaches, if no connection is idle. Raises `TierError`."""
+        await self._connections.give_back(await self._connections.borrow())
+
+    def place(self, placement: tuple[int, int]) -> None:
+        """Attaches with this `Placement.id` and version of the topology from now on.
+
+        Every exchange that begins later goes over a connection that has attached so. A batch that is under
+        way was asked for under the placement before.
+        """
+        self._connections.place(placement)
 
     async def stop(self) -> None:
         """Closes every connection when the exchanges in flight have ended.

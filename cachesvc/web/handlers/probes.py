@@ -40,7 +40,7 @@ class Probes:
         """`host` is None for an instance that is no worker of several."""
         self._host = host
         self._here = {"region": service.region, "instance": service.instance}
-        self._topology = topology
+        self.topology_in_force = topology
         self._readiness = readiness
         self._metrics = metrics
         self._openapi = msgspec.json.encode(document())
@@ -91,21 +91,24 @@ class Probes:
         """Answers the shared document, and in `here` the instance that answers.
 
         A client takes the instances of that region from it. `masters` says which addresses sentinels name
-        for servers of theirs (`cell c1`, `queue eu`). Without the scope `observe:*` the answer has the
-        namespaces in which the identity may do anything, the instances, and no server.
+        for servers of theirs (`cell c1`, `queue eu`), `move` how far a move of partitions is. Without the
+        scope `observe:*` the answer has the namespaces in which the identity may do anything, the
+        instances, and no server.
         """
         grant = grant_of(request)
         is_whole = grant.has(Action.OBSERVE, EVERY)
+        reasons = self._readiness()[1] if is_whole else {}
+        told = {field: reasons[field] for field in ("masters", "move") if field in reasons}
         shown = (
-            {**shown_topology(self._topology), "masters": self._readiness()[1].get("masters", {})}
+            {**shown_topology(self.topology_in_force), "masters": {}, **told}
             if is_whole
-            else seen_topology(self._topology, grant.namespaces)
+            else seen_topology(self.topology_in_force, grant.namespaces)
         )
         return json_reply(msgspec.json.encode({"here": self._here, **shown}))
 
     async def instances(self, request: web.BaseRequest, _: Place) -> Reply:
         """Answers the part of the topology that clients need, in the same form."""
-        shown = seen_topology(self._topology, grant_of(request).namespaces)
+        shown = seen_topology(self.topology_in_force, grant_of(request).namespaces)
         return json_reply(msgspec.json.encode({"here": self._here, **shown}))
 
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:

@@ -148,5 +148,5 @@ def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
         "a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s")),
         "new": Namespace(owner="web"),
     }
-    assert taken.topology == replace(before, namespaces=namespaces)
+    assert taken.topology == replace(before, version=2, namespaces=namespaces)
     assert taken.file.waiting == [("namespaces", "new", "l1", "at_most")]

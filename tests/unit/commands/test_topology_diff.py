@@ -80,6 +80,17 @@ def test_a_restart_needs_another_version(documents: Documents) -> None:
     assert "restart the instances" in said
 
 
+def test_other_cells_need_another_version_and_no_restart(documents: Documents) -> None:
+    cells = {**DOCUMENT["cells"], "eu-3": {**ADDED, "active": False}}
+    code, said = documents.diff(changed(cells=cells))
+    assert code == 1
+    assert "$.version must be above 7" in said
+    code, said = documents.diff(changed(cells=cells, version=8))
+    assert code == 2
+    assert "In force at once:\n  cells.eu-3" in said
+    assert "restart" not in said
+
+
 def test_a_move_without_former_is_refused_with_the_lines_to_write(documents: Documents) -> None:
     cells = {"eu-2": DOCUMENT["cells"]["eu-2"], "eu-3": ADDED}
     code, said = documents.diff(changed(version=8, cells=cells, pins={}))
