@@ -119,8 +119,8 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
 def _rehomed(running: Topology, found: Topology) -> Topology:
     """Returns `running` with the places of partitions as `found` has them.
 
-    Both have the same regions.     An instance works with the regions of its start. In a region that it does not know, it would find
-    other homes than the instances that know the region.
+    Both have the same regions: an instance works with the regions of its start. In a region that it
+    does not know, it would find other homes than the instances that know the region.
     """
     regions = {
         name: replace(region, partitions=found.regions[name].partitions)
