@@ -285,7 +285,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "former_homes",
         _TIER_FIELDS,
-        "Look-ups in homes that partitions have left; `hit`: a load spared.",
+        "Look-ups in homes that partitions have left.",
         ("outcome",),
     ),
     Metric(
