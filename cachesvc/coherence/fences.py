@@ -199,7 +199,7 @@ class Fences:
 
         What was merged until now may have been applied in the homes of before only. So copies that are
         not younger than all of that are judged by the sketch, whatever their home says of them (trace
-        91). `is_next` False: the placement is not the next one after the own. Then copies and leases of
+        88). `is_next` False: the placement is not the next one after the own. Then copies and leases of
         the homes of before may be there of which the present homes' fences take no notice, and the floor
         is raised over them.
         """

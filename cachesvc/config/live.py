@@ -119,11 +119,7 @@ def waiting(running: Topology, found: Topology) -> list[Path]:
 def _rehomed(running: Topology, found: Topology) -> Topology:
     """Returns `running` with the places of partitions as `found` has them.
 
-<<<<<<< HEAD
     Both have the same regions. An instance works with the regions of its start: in a region that it
-=======
-    Both have the same regions: an instance works with the regions of its start. In a region that it
->>>>>>> x-cells
     does not know, it would find other homes than the instances that know the region.
     """
     regions = {

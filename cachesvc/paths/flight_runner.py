@@ -402,7 +402,7 @@ class FlightRunner:
 
         Only flights are asked for there whose home has no copy. Returns the others, and the copies that
         were found. Every copy that is seen counts as seen, so that a load that may not be kept ends it
-        (docs/coherence.md, trace 94). No lease is asked for there.
+        (docs/coherence.md, trace 91). No lease is asked for there.
         """
         asked: dict[str, tuple[Cell, list[int]]] = {}
         for i, (flight, reply) in enumerate(onward):
@@ -429,7 +429,7 @@ class FlightRunner:
     def _land_from_former(self, flight: Flight, reply: Reply | TierError) -> Entry | None:
         """Lands the flight with the copy of a former home if it may be answered; returns the copy.
 
-        No home vouches for it, whatever that cell says: it is judged as a copy of L2 is (trace 93). Its
+        No home vouches for it, whatever that cell says: it is judged as a copy of L2 is (trace 90). Its
         `as_of` is of another clock than the home's, so it counts as unconfirmed.
         """
         tally = self._tally.former

@@ -9,7 +9,6 @@ from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Tier
-from cachesvc.tiers.l2.sharded import Sharded
 
 
 class NearTiers:
@@ -25,7 +24,7 @@ class NearTiers:
     @property
     def has_l2(self) -> bool:
         """False if L2 has no server now, so that no copies need be put there."""
-        return not (isinstance(self._l2, Sharded) and self._l2.ring is None)
+        return not getattr(self._l2, "is_empty", False)  # only a tier of many servers may be
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.

@@ -263,7 +263,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "clock-of-another-home": Mutant(
         "a fence of another placement counts with the lead that only leases of its own clock need",
-        (90,),
+        (87,),
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.merge",
@@ -274,7 +274,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "fences-before-a-move": Mutant(
         "homes vouch for copies against fences that were merged before the partition moved there",
-        (91,),
+        (88,),
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.move_to",
@@ -285,12 +285,12 @@ HOMES: dict[str, Mutant] = {
     ),
     "one-view-of-homes": Mutant(
         "a change that is under way in a move is published under the placement after it",
-        (92,),
+        (89,),
         (InPython("cachesvc.tiers.l3.homes:Homes.now", "Homes(self._placement, self._cells)", "self"),),
     ),
     "vouched-elsewhere": Mutant(
         "a copy of a former home is answered because that cell has judged it",
-        (93,),
+        (90,),
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_former",
@@ -306,7 +306,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "former-copy-seen": Mutant(
         "a load that may not be kept takes no notice of the copy in the former home",
-        (94,),
+        (91,),
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_former",

@@ -223,7 +223,7 @@ async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_is_
     assert (await i1.get("a")).tier == "l1"
 
 
-async def test_trace_90_a_fence_of_another_placement_counts_for_the_clock_of_our_home_too() -> None:
+async def test_trace_87_a_fence_of_another_placement_counts_for_the_clock_of_our_home_too() -> None:
     """The former home's clock is S behind; the new home's lease leads by what its own fences reach."""
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(-SKEW_US), skew_us=SKEW_US))
@@ -240,7 +240,7 @@ async def test_trace_90_a_fence_of_another_placement_counts_for_the_clock_of_our
     assert await i1.value("a") == b"1"
 
 
-async def test_trace_91_what_was_merged_before_a_move_must_not_be_taken_to_be_in_the_homes_after_it() -> None:
+async def test_trace_88_what_was_merged_before_a_move_must_not_be_taken_to_be_in_the_homes_after_it() -> None:
     for what in TARGETS:
         far = FarSide()
         store = Store(far, TAGS)
@@ -253,7 +253,7 @@ async def test_trace_91_what_was_merged_before_a_move_must_not_be_taken_to_be_in
         assert await i0.value("a") == b"1", what
 
 
-async def test_trace_91_nor_what_another_instance_has_published_before() -> None:
+async def test_trace_88_nor_what_another_instance_has_published_before() -> None:
     far = FarSide()
     store = Store(far)
     i0, i1 = await start(far, BEFORE, "i0"), await start(far, MOVED, "i1")
@@ -281,7 +281,7 @@ async def test_after_a_move_a_home_vouches_again_for_what_is_younger() -> None:
     assert (await i0.get("a")).tier == "l3"
 
 
-async def test_trace_92_a_change_that_is_under_way_in_a_move_must_not_be_published_as_of_the_homes_after_it() -> (
+async def test_trace_89_a_change_that_is_under_way_in_a_move_must_not_be_published_as_of_the_homes_after_it() -> (
     None
 ):
     far = FarSide()

@@ -136,7 +136,7 @@ async def test_without_a_move_nobody_asks_elsewhere() -> None:
     assert far.cell.count("read_many") == 0
 
 
-async def test_trace_93_no_home_must_vouch_for_what_a_former_one_has() -> None:
+async def test_trace_90_no_home_must_vouch_for_what_a_former_one_has() -> None:
     """Another instance's document is settled already: it does not tell the former home of the write."""
     for what in TARGETS:
         far = FarSide()
@@ -152,7 +152,7 @@ async def test_trace_93_no_home_must_vouch_for_what_a_former_one_has() -> None:
         assert await i0.value("a") == b"1", what
 
 
-async def test_trace_94_a_load_that_may_not_be_kept_must_end_the_copy_of_the_former_home() -> None:
+async def test_trace_91_a_load_that_may_not_be_kept_must_end_the_copy_of_the_former_home() -> None:
     """As trace 31: the copy there would be answered after the newer value."""
     far = FarSide()
     far.loader.default = lambda _: loaded(b"0")

@@ -3,7 +3,7 @@
 The placement may change while an instance runs (`take`), between two turns of the loop. Work that
 asks several cells, and then says under which placement it was done, asks one view for all of it
 (`now`): a change that is applied in the homes of one placement must not be published as one of
-another (docs/coherence.md, trace 92).
+another (docs/coherence.md, trace 89).
 """
 
 from collections.abc import Iterable, Mapping
