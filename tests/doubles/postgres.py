@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,15 +10,13 @@ from cachesvc.changes.contract import OpenChange
 from cachesvc.changes.events.cloudevents import decode_ours
 from cachesvc.changes.events.rows import RowMapping
 from cachesvc.changes.postgres.notes import Note
+from cachesvc.changes.postgres.reader import Reader, Slot
 from cachesvc.config.topology import Namespace, Source
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.errors import TierUnavailableError
 from loadtests.postgres import Postgres, programs
 from tests.doubles.waiting import until
-
-if TYPE_CHECKING:
-    from cachesvc.changes.postgres.reader import Reader
 
 SLOT = "cdc"
 NAMESPACES: Mapping[str, Namespace] = {
@@ -99,15 +96,21 @@ def reader_of(
     *,
     url: str = "",
     most_targets: int = 1000,
-) -> "Reader":
-    from cachesvc.changes.postgres.reader import Reader, Source
+) -> Reader:
+    from cachesvc.changes.postgres.server import PostgresServer  # it needs psycopg
 
-    source = Source(url or server.url, SLOT, "cachesvc", most_targets)
-    return Reader(source, mapping=RowMapping(namespaces), queue=queue, notes=queue, clock=SystemClock())
+    return Reader(
+        PostgresServer(url or server.url),
+        Slot(SLOT, "cachesvc", most_targets),
+        mapping=RowMapping(namespaces),
+        queue=queue,
+        notes=queue,
+        clock=SystemClock(),
+    )
 
 
 @contextlib.asynccontextmanager
-async def running(reader: "Reader") -> AsyncIterator["Reader"]:
+async def running(reader: Reader) -> AsyncIterator[Reader]:
     """The reader, which has the slot inside the block."""
     task = asyncio.create_task(reader.run())
     try:

@@ -5,20 +5,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, LiteralString
 
 import psycopg
-from msgspec import Struct
 from psycopg import AsyncConnection
 
 from cachesvc.changes.events.rows import RowMapping, Rule
-from cachesvc.changes.postgres.connection import RefusedError, told
-from cachesvc.changes.postgres.fitness import faults
+from cachesvc.changes.postgres.connection import told
+from cachesvc.changes.postgres.contract import RefusedError, SlotState
+from cachesvc.changes.postgres.fitness import faults, own_table
 from cachesvc.changes.postgres.lsn import lsn_of
 from cachesvc.model.errors import TierTimeoutError, TierUnavailableError
 
 QUERY_SECONDS = 5.0
+MAKE_SECONDS = 60.0
+"""Making a slot waits until every transaction that was open has ended."""
 OLDEST_VERSION = 130000
 """The first version that says how a slot fares (`wal_status`)."""
-STREAMING_VERSION = 140000
-"""The first version with protocol 2, and with messages in it."""
 _PUBLICATION = """
 SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot
 FROM pg_publication WHERE pubname = %s
@@ -47,89 +47,45 @@ WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
 _USABLE_CATEGORIES = "BSENIUV"
 """Categories of types with a lasting text: booleans, text, enums, numbers, addresses, …."""
 _SLOT = """
-SELECT plugin::text, database::text, active, confirmed_flush_lsn::text, wal_status, safe_wal_size,
-  pg_current_wal_lsn()::text
+SELECT confirmed_flush_lsn::text, wal_status, safe_wal_size, pg_current_wal_lsn()::text
 FROM pg_replication_slots WHERE slot_name = %s
 """
 
 
-class SlotState(Struct, frozen=True):
-    """A slot, as the server describes it."""
-
-    plugin: str
-    database: str
-    is_active: bool
-    confirmed_lsn: int
-    wal_status: str
-    """`reserved`, `extended`, `unreserved` or `lost`."""
-    safe_bytes: int | None
-    """Bytes that may be written until the slot is in danger; None if nothing limits them."""
-    current_lsn: int
-    """The end of the log."""
-
-    @property
-    def lag_bytes(self) -> int:
-        return max(self.current_lsn - self.confirmed_lsn, 0)
-
-
-class Catalog:
-    """One connection for ordinary SQL. All methods raise `TierError`."""
+class PostgresCatalog:
+    """One connection for ordinary SQL."""
 
     def __init__(self, connection: AsyncConnection, where: str) -> None:
         self._connection = connection
         self._where = where
-        self.version = connection.info.server_version
-        self.database = connection.info.dbname
+        self._version = connection.info.server_version
 
     def __repr__(self) -> str:
-        return f"<Catalog {self._where}>"
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    def options(self, publication: str) -> list[tuple[str, str]]:
-        """Returns the options of the plugin: protocol 2 with messages if the server has it."""
-        named = ("publication_names", '"' + publication.replace('"', '""') + '"')
-        if self.version < STREAMING_VERSION:
-            return [("proto_version", "1"), named]
-        return [("proto_version", "2"), named, ("streaming", "on"), ("messages", "on")]
+        return f"<PostgresCatalog {self._where}>"
 
     async def is_replica(self) -> bool:
-        """True if the server does not take writes."""
         return bool((await self._rows("SELECT pg_is_in_recovery()"))[0][0])
 
     async def slot(self, name: str) -> SlotState | None:
-        """Returns the slot; None if there is none of this name."""
         rows = await self._rows(_SLOT, name)
         if not rows:
             return None
-        plugin, database, active, confirmed, status, safe, current = rows[0]
-        confirmed_lsn = lsn_of(confirmed) if confirmed else 0
-        return SlotState(
-            plugin or "", database or "", active, confirmed_lsn, status or "", safe, lsn_of(current)
-        )
+        confirmed, status, safe, current = rows[0]
+        return SlotState(lsn_of(confirmed) if confirmed else 0, lsn_of(current), status or "", safe)
 
-    async def make_slot(self, name: str) -> int:
-        """Makes the slot, and returns the place from which on it has every commit."""
-        rows = await self._rows(
-            "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')", name, seconds=60.0
-        )
-        return lsn_of(rows[0][0])
+    async def make_slot(self, name: str) -> None:
+        query: LiteralString = "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')"
+        await self._rows(query, name, seconds=MAKE_SECONDS)
 
     async def drop_slot(self, name: str) -> None:
         await self._rows("SELECT pg_drop_replication_slot(%s)", name)
 
     async def snapshot(self) -> str:
-        """Returns which transactions are visible now: `xmin:xmax:xid,xid`."""
         return str((await self._rows("SELECT pg_current_snapshot()::text"))[0][0])
 
-    async def mistakes(self, publication: str, mapping: RowMapping, database: str) -> list[str]:
-        """Returns what keeps the publication from telling all that `sources` need to know.
-
-        A source whose name has another database in front is of another reader.
-        """
-        if self.version < OLDEST_VERSION:
-            return [f"the server is of version {self.version // 10000}: 13 or later is needed"]
+    async def mistakes(self, publication: str, mapping: RowMapping) -> list[str]:
+        if self._version < OLDEST_VERSION:
+            return [f"the server is of version {self._version // 10000}: 13 or later is needed"]
         rows = await self._rows(_PUBLICATION, publication)
         if not rows:
             return [f"there is no publication {publication!r}: run `cachesvc cdc setup`"]
@@ -141,15 +97,15 @@ class Catalog:
             )
         sent = await self._sent(publication)
         for name in mapping.tables:
-            table = own_table(name, database)
-            if table is not None:
+            table = own_table(name, self._connection.info.dbname)
+            if table is not None:  # else it is of another reader
                 via_root = bool(rows[0][1])
                 found += await self._mistakes_of(publication, table, mapping.rules([name]), sent, via_root)
         return list(dict.fromkeys(found))
 
     async def _sent(self, publication: str) -> dict[tuple[str, str], tuple[Sequence[str] | None, str]]:
         """Returns the published tables: the columns that are sent (None: all), the condition."""
-        if self.version >= 150000:
+        if self._version >= 150000:
             rows = await self._rows(_FILTERED, publication)
             return {(schema, name): (columns, where or "") for schema, name, columns, where in rows}
         return dict.fromkeys(await self._rows(_PUBLISHED, publication), (None, ""))
@@ -213,29 +169,3 @@ class Catalog:
             raise TierUnavailableError(self._where, told(error)) from error
         except psycopg.Error as error:
             raise RefusedError(self._where, told(error), error.sqlstate or "") from error
-
-
-def own_table(name: str, database: str) -> tuple[str, str] | None:
-    """Returns schema and table of a source; None if it is of another database."""
-    *before, schema, table = name.split(".")
-    return (schema, table) if before in ([], [database]) else None
-
-
-def fed_namespaces(mapping: RowMapping, database: str) -> list[str]:
-    """Returns the namespaces with a source in this database."""
-    tables = [name for name in mapping.tables if own_table(name, database) is not None]
-    return list(dict.fromkeys(rule.namespace for rule in mapping.rules(tables)))
-
-
-def is_visible(xid: int, snapshot: str) -> bool:
-    """True if a transaction, by the lower 32 bits of its id, is visible in a snapshot.
-
-    The log has a commit before other sessions see it: the server makes it visible afterwards, and with
-    synchronous replication it waits for replicas in between.
-    """
-    _, xmax_text, running = snapshot.split(":")
-    xmax = int(xmax_text)
-    whole = xmax & ~0xFFFFFFFF | xid
-    if whole > xmax + (1 << 31):
-        whole -= 1 << 32
-    return whole < xmax and str(whole) not in running.split(",")

@@ -13,67 +13,33 @@ import asyncio
 import struct
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import psycopg
-from msgspec import Struct
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from cachesvc.changes.postgres.lsn import lsn_of
+from cachesvc.changes.postgres.contract import (
+    Data,
+    Keepalive,
+    Received,
+    RefusedError,
+    SlotInUseError,
+    System,
+)
 from cachesvc.changes.postgres.transactions import POSTGRES_EPOCH_US
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError, UnreadableAnswerError
 
 APPLICATION = "cachesvc cdc"
 CONNECT_SECONDS = 5
+STREAMING_VERSION = 140000
+"""The first version with protocol 2, and with messages in it."""
 SILENT_SECONDS = 30.0
 """A server that sends nothing for so long is away; it is asked for a word every 10 s."""
 MOST_AT_ONCE = 2000
 """Messages that one read returns at most."""
 _DATA, _KEEPALIVE, _FEEDBACK = (struct.Struct(form) for form in ("!xQQQ", "!xQQB", "!cQQQQB"))
-
-
-class SlotInUseError(TierUnavailableError):
-    """Another reader has the slot."""
-
-
-class RefusedError(TierError):
-    """The server answered with an error."""
-
-    def __init__(self, where: str, why: str, code: str) -> None:
-        super().__init__(where, why)
-        self.code = code
-        """The code of SQL for it, such as `42704`."""
-
-
-class System(Struct, frozen=True):
-    """The server's answer to who it is."""
-
-    identifier: str
-    """The number that `initdb` gave to the cluster; its replicas have the same."""
-    timeline: int
-    """The number of the history of the log; a replica that is promoted begins another one."""
-    lsn: int
-    """The end of the log."""
-    database: str
-
-
-class Data(Struct, frozen=True, gc=False):
-    """A message of the plugin."""
-
-    message: bytes
-
-
-class Keepalive(Struct, frozen=True, gc=False):
-    """A word of the server that it has sent everything up to here."""
-
-    end_lsn: int
-    wants_answer: bool
-
-
-Received: TypeAlias = Data | Keepalive
 
 
 def place_of(url: str) -> str:
@@ -100,13 +66,21 @@ async def connect(url: str, where: str, *, replication: bool = False) -> AsyncCo
         raise TierUnavailableError(where, told(error)) from error
 
 
+def options_of(version: int, publication: str) -> list[tuple[str, str]]:
+    """Returns the options of the plugin: protocol 2 with messages if the server has it."""
+    named = ("publication_names", '"' + publication.replace('"', '""') + '"')
+    if version < STREAMING_VERSION:
+        return [("proto_version", "1"), named]
+    return [("proto_version", "2"), named, ("streaming", "on"), ("messages", "on")]
+
+
 def told(error: Exception) -> str:
     """Returns what an error says, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class Replication:
-    """One connection for logical replication. Used by one task at a time, except `confirm`."""
+class PostgresReplication:
+    """One connection for logical replication."""
 
     def __init__(self, connection: AsyncConnection, where: str) -> None:
         self._connection = connection
@@ -115,23 +89,19 @@ class Replication:
         self._heard_at = time.monotonic()
 
     def __repr__(self) -> str:
-        return f"<Replication {self._where}>"
+        return f"<PostgresReplication {self._where}>"
 
     async def identify(self) -> System:
-        """Asks the server who it is. Raises `TierError`."""
         try:
             row = await (await self._connection.execute("IDENTIFY_SYSTEM")).fetchone()
         except (psycopg.Error, OSError) as error:
             raise TierUnavailableError(self._where, told(error)) from error
         if row is None or len(row) < 4:
             raise UnreadableAnswerError(self._where, "no answer to IDENTIFY_SYSTEM")
-        return System(str(row[0]), int(row[1]), lsn_of(row[2]), str(row[3]))
+        return System(str(row[0]), int(row[1]), str(row[3]))
 
-    async def start(self, slot: str, options: Sequence[tuple[str, str]]) -> None:
-        """Takes the slot, from what is confirmed on.
-
-        Raises `SlotInUseError`, `RefusedError` or another `TierError`.
-        """
+    async def start(self, slot: str, publication: str) -> None:
+        options = options_of(self._connection.info.server_version, publication)
         command = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 ({})").format(
             sql.Identifier(slot),
             sql.SQL(", ").join(
@@ -154,7 +124,6 @@ class Replication:
         self._heard_at = time.monotonic()
 
     async def read(self) -> Sequence[Received]:
-        """Returns what has come; waits until something has. Raises `TierError`."""
         found: list[Received] = []
         while True:
             try:
@@ -174,10 +143,6 @@ class Replication:
                 return found
 
     def confirm(self, lsn: int, *, ask: bool = False) -> None:
-        """Tells the server that everything up to `lsn` need not be sent again.
-
-        `ask`: it is to send a word at once, so that its silence is noticed. Raises `TierError`.
-        """
         if ask and time.monotonic() - self._heard_at > SILENT_SECONDS:
             raise TierTimeoutError(self._where, f"no word for {SILENT_SECONDS:.0f} s")
         now_us = time.time_ns() // 1000 - POSTGRES_EPOCH_US
@@ -186,9 +151,6 @@ class Replication:
             self._link.flush()
         except (psycopg.Error, OSError) as error:
             raise TierUnavailableError(self._where, told(error)) from error
-
-    async def close(self) -> None:
-        await self._connection.close()
 
     async def _readable(self, seconds: float) -> None:
         """Waits for bytes of the server, for so long at most, and takes them in."""

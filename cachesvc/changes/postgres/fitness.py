@@ -11,7 +11,7 @@ its old value is not sent     it is not in the replica identity: an update or de
 
 from collections.abc import Collection, Iterator, Mapping
 
-from cachesvc.changes.events.rows import Rule
+from cachesvc.changes.events.rows import RowMapping, Rule
 from cachesvc.model.did_you_mean import there_is
 
 BOOLEAN = 16
@@ -60,3 +60,15 @@ def faults(
                 )
     if why := unusable(rule, types):
         yield why
+
+
+def own_table(name: str, database: str) -> tuple[str, str] | None:
+    """Returns schema and table of a source; None if it is of another database."""
+    *before, schema, table = name.split(".")
+    return (schema, table) if before in ([], [database]) else None
+
+
+def fed_namespaces(mapping: RowMapping, database: str) -> list[str]:
+    """Returns the namespaces with a source in this database."""
+    tables = [name for name in mapping.tables if own_table(name, database) is not None]
+    return list(dict.fromkeys(rule.namespace for rule in mapping.rules(tables)))

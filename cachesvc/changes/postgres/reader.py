@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -34,22 +34,23 @@ from msgspec.structs import replace
 
 from cachesvc.changes.events.cloudevents import Transaction, encode_transaction
 from cachesvc.changes.events.rows import RowMapping
-from cachesvc.changes.postgres.catalog import Catalog, SlotState, fed_namespaces, is_visible
-from cachesvc.changes.postgres.connection import (
-    APPLICATION,
+from cachesvc.changes.postgres.contract import (
+    Catalog,
     Data,
     Received,
     RefusedError,
     Replication,
+    Server,
     SlotInUseError,
+    SlotState,
     System,
-    connect,
-    place_of,
 )
 from cachesvc.changes.postgres.events import events_of
+from cachesvc.changes.postgres.fitness import fed_namespaces
 from cachesvc.changes.postgres.notes import Note, Notes, gap_since
 from cachesvc.changes.postgres.pgoutput import Decoder, UnreadableError
 from cachesvc.changes.postgres.transactions import Assembler, AssemblerTally, Committed
+from cachesvc.changes.postgres.visibility import is_visible
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import ConfigError, TierError, TierUnavailableError, UnreadableAnswerError
@@ -83,11 +84,10 @@ class Events(Protocol):
         ...
 
 
-class Source(Struct, frozen=True):
+class Slot(Struct, frozen=True):
     """The slot to read, and how."""
 
-    url: str
-    slot: str
+    name: str
     publication: str
     most_targets: int = 100_000
     """Names of keys and tags that are held for open transactions at most."""
@@ -122,15 +122,23 @@ class Reader:
     """Reads one slot until it is cancelled."""
 
     def __init__(
-        self, source: Source, *, mapping: RowMapping, queue: Events, notes: Notes, clock: Clock
+        self,
+        server: Server,
+        slot: Slot,
+        *,
+        mapping: RowMapping,
+        queue: Events,
+        notes: Notes,
+        clock: Clock,
     ) -> None:
-        self._source = source
+        self._server = server
+        self._slot = slot
         self._mapping = mapping
         self._queue = queue
         self._notes = notes
         self._clock = clock
-        self._where = f"{place_of(source.url)} slot {source.slot}"
-        self._outage = Outage(self._where, log)
+        self.where = f"{server.where} slot {slot.name}"
+        self._outage = Outage(self.where, log)
         self._queue_outage = Outage("appending changes to the queue", log)
         self._waited = False
         self.tally = ReaderTally()
@@ -144,7 +152,7 @@ class Reader:
         """The end of the log at each look, with the time in µs."""
 
     def __repr__(self) -> str:
-        return f"<Reader {self._where} [{self.trouble or 'well'}, {self.tally.events} events]>"
+        return f"<Reader {self.where} [{self.trouble or 'well'}, {self.tally.events} events]>"
 
     async def run(self) -> None:
         """Reads until it is cancelled. A failure is said, and tried again after a pause."""
@@ -165,54 +173,55 @@ class Reader:
 
     async def check(self) -> None:
         """Raises `ConfigError` for everything that keeps rows from being mapped, and `TierError`."""
-        async with self._catalog() as catalog:
+        async with self._server.catalog() as catalog:
             await self._check(catalog)
 
     # one connection -------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        async with self._catalog() as catalog, self._replication() as replication:
+        async with self._server.catalog() as catalog, self._server.replication() as replication:
             if await catalog.is_replica():
-                raise TierUnavailableError(self._where, "the server is a replica: the slot is at its primary")
+                raise TierUnavailableError(self.where, "the server is a replica: the slot is at its primary")
             await self._check(catalog)
             system = await replication.identify()
             lost = await self._take_slot(catalog, replication)
-            self.tally.reading, self.tally.waiting, self._waited = True, False, False
-            slot = await self._slot(catalog)
+            self.tally.waiting = self._waited = False
+            slot = await self._state(catalog)
             await self._meet(system, slot, lost)
             following = _Following(self, catalog, replication, system, slot.confirmed_lsn)
+            self.tally.reading = True
             self._troubles.clear()
             if self._outage.is_on:
                 self._outage.worked()
             await following.run()
 
     async def _check(self, catalog: Catalog) -> None:
-        mistakes = await catalog.mistakes(self._source.publication, self._mapping, catalog.database)
+        mistakes = await catalog.mistakes(self._slot.publication, self._mapping)
         if mistakes:
-            first, *others = (ConfigError(self._where, why) for why in mistakes)
+            first, *others = (ConfigError(self.where, why) for why in mistakes)
             raise ConfigError(first.path, first.why, *others)
 
     async def _take_slot(self, catalog: Catalog, replication: Replication) -> str:
         """Takes the slot, and makes it anew if it is lost or gone. Returns why it was made, or ''."""
-        options = catalog.options(self._source.publication)
+        name, publication = self._slot.name, self._slot.publication
         try:
-            await replication.start(self._source.slot, options)
+            await replication.start(name, publication)
         except RefusedError:
             reason = await self._renew_slot(catalog)
             if not reason:
                 raise
-            await replication.start(self._source.slot, options)
+            await replication.start(name, publication)
             return reason
         return ""
 
     async def _renew_slot(self, catalog: Catalog) -> str:
         """Makes a slot in place of one that is lost or gone; returns why, or '' if it is neither."""
-        name = self._source.slot
+        name = self._slot.name
         slot = await catalog.slot(name)
         if slot is None:
             if not (await self._notes.read(name)).system:
                 raise ConfigError(
-                    self._where, "there is no such slot, and none was read before: run `cachesvc cdc setup`"
+                    self.where, "there is no such slot, and none was read before: run `cachesvc cdc setup`"
                 )
             await catalog.make_slot(name)
             return "the slot was gone"
@@ -222,15 +231,15 @@ class Reader:
         await catalog.make_slot(name)
         return "the slot was lost: the server has dropped the log that it needed (max_slot_wal_keep_size)"
 
-    async def _slot(self, catalog: Catalog) -> SlotState:
-        slot = await catalog.slot(self._source.slot)
+    async def _state(self, catalog: Catalog) -> SlotState:
+        slot = await catalog.slot(self._slot.name)
         if slot is None:
-            raise TierUnavailableError(self._where, "the slot is gone")
+            raise TierUnavailableError(self.where, "the slot is gone")
         return slot
 
     async def _meet(self, system: System, slot: SlotState, lost: str) -> None:
         """Fences the namespaces that are fed if changes may have been lost, and notes where it is."""
-        note = await self._notes.read(self._source.slot)
+        note = await self._notes.read(self._slot.name)
         gap = lost or gap_since(
             note,
             system=system.identifier,
@@ -249,11 +258,11 @@ class Reader:
         )
         if gap:
             await self._fence(system.database, gap)
-        await self._notes.write(self._source.slot, self._note)
+        await self._notes.write(self._slot.name, self._note)
 
     async def _fence(self, database: str, gap: str) -> None:
         namespaces = fed_namespaces(self._mapping, database)
-        log.warning("%s: %s. Changes may be lost: fenced %s", self._where, gap, ", ".join(namespaces))
+        log.warning("%s: %s. Changes may be lost: fenced %s", self.where, gap, ", ".join(namespaces))
         changes = tuple(Change(name, all=True) for name in namespaces)
         now_us = self._clock.now_us()
         event = encode_transaction(
@@ -270,7 +279,7 @@ class Reader:
         self._troubles.clear()
         if not self._waited:
             self._waited = True
-            log.info("%s: another reader has the slot; this one waits for it", self._where)
+            log.info("%s: another reader has the slot; this one waits for it", self.where)
 
     async def _failed(self, error: Exception) -> None:
         self.tally.failures += 1
@@ -279,7 +288,7 @@ class Reader:
         self._outage.failed(error)
         with contextlib.suppress(TierError):
             if not self._note.system:
-                self._note = await self._notes.read(self._source.slot)
+                self._note = await self._notes.read(self._slot.name)
             await self.note()
 
     @property
@@ -292,7 +301,7 @@ class Reader:
     @property
     def producer(self) -> str:
         """The name of this source in events."""
-        return f"/postgres/{self._source.slot}"
+        return f"/postgres/{self._slot.name}"
 
     @property
     def noted_lsn(self) -> int:
@@ -302,7 +311,7 @@ class Reader:
         return Assembler(
             self._mapping,
             database=database,
-            most_targets=self._source.most_targets,
+            most_targets=self._slot.most_targets,
             tally=self.assembled,
         )
 
@@ -317,12 +326,12 @@ class Reader:
             lag_bytes=tally.lag_bytes,
             lag_seconds=tally.lag_seconds,
         )
-        await self._notes.write(self._source.slot, note)
+        await self._notes.write(self._slot.name, note)
         self._note = note
 
     async def look(self, catalog: Catalog) -> None:
         """Looks how far the slot is behind. Raises `TierError`."""
-        slot = await self._slot(catalog)
+        slot = await self._state(catalog)
         tally, now_us = self.tally, self._clock.now_us()
         self._lags.append((slot.current_lsn, now_us))
         while self._lags and self._lags[0][0] <= slot.confirmed_lsn:
@@ -335,13 +344,13 @@ class Reader:
         self._troubles.pop("log", None)
         if tally.in_danger:
             self._troubles["log"] = (
-                f"{self._where}: the server may drop the log that the slot needs (wal_status"
+                f"{self.where}: the server may drop the log that the slot needs (wal_status"
                 f" {slot.wal_status})"
             )
 
     async def append(self, committed: Sequence[Committed]) -> None:
         """Appends the events of transactions, and tries again until the queue takes them."""
-        for together in _in_exchanges(committed, self._source.slot):
+        for together in _in_exchanges(committed, self._slot.name):
             await asyncio.gather(*map(self._append_one, together))
         if committed:
             self._changed_us = self._clock.now_us()
@@ -360,23 +369,6 @@ class Reader:
         if self._queue_outage.is_on:
             self._troubles.pop("queue", None)
             self._queue_outage.worked()
-
-    @contextlib.asynccontextmanager
-    async def _catalog(self) -> AsyncIterator[Catalog]:
-        catalog = Catalog(await connect(self._source.url, self._where), self._where)
-        try:
-            yield catalog
-        finally:
-            await catalog.close()
-
-    @contextlib.asynccontextmanager
-    async def _replication(self) -> AsyncIterator[Replication]:
-        connection = await connect(self._source.url, self._where, replication=True)
-        replication = Replication(connection, self._where)
-        try:
-            yield replication
-        finally:
-            await replication.close()
 
 
 def _in_exchanges(committed: Sequence[Committed], slot: str) -> Iterator[list[bytes]]:
@@ -401,6 +393,7 @@ class _Following:
         self, reader: Reader, catalog: Catalog, replication: Replication, system: System, confirmed: int
     ) -> None:
         self._reader = reader
+        self._where = reader.where
         self._catalog = catalog
         self._replication = replication
         self._decoder = Decoder()
@@ -420,6 +413,9 @@ class _Following:
             for one in (reading, beating):
                 one.cancel()
             await asyncio.gather(reading, beating, return_exceptions=True)
+            with contextlib.suppress(TierError, TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._confirm()
 
     async def _read(self) -> None:
         while True:
@@ -449,7 +445,7 @@ class _Following:
         try:
             return self._assembler.take(self._decoder.decode(data))
         except UnreadableError as error:
-            raise UnreadableAnswerError(APPLICATION, str(error)) from error
+            raise UnreadableAnswerError(self._where, str(error)) from error
 
     async def _until_visible(self, committed: Sequence[Committed]) -> None:
         """Waits until other sessions see these transactions."""

@@ -5,7 +5,8 @@ import contextlib
 import logging
 
 from cachesvc.changes.events.rows import RowMapping
-from cachesvc.changes.postgres.reader import Reader, Source
+from cachesvc.changes.postgres.reader import Reader, Slot
+from cachesvc.changes.postgres.server import PostgresServer
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.source_notes import RedisNotes
 from cachesvc.commands.cdc.probes import Probes
@@ -29,9 +30,14 @@ async def read(options: argparse.Namespace, topology: Topology, access: Access) 
         stack.push_async_callback(changes.stop)
         notes = RedisNotes(queue, options.region, access)
         stack.push_async_callback(notes.stop)
-        source = Source(options.postgres, options.slot, options.publication, options.most_names)
-        mapping = RowMapping(topology.namespaces)
-        reader = Reader(source, mapping=mapping, queue=changes, notes=notes, clock=clock)
+        reader = Reader(
+            PostgresServer(options.postgres),
+            Slot(options.slot, options.publication, options.most_names),
+            mapping=RowMapping(topology.namespaces),
+            queue=changes,
+            notes=notes,
+            clock=clock,
+        )
         if options.listen:
             runner = await Probes(reader).start(options.listen)
             stack.push_async_callback(runner.cleanup)
