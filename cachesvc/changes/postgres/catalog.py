@@ -1,18 +1,20 @@
 """The questions that ordinary SQL answers: what the publication sends, how the slot fares."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, LiteralString
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from cachesvc.changes.events.rows import RowMapping, Rule
 from cachesvc.changes.postgres.connection import told
 from cachesvc.changes.postgres.contract import RefusedError, SlotState
-from cachesvc.changes.postgres.fitness import faults, own_table
+from cachesvc.changes.postgres.fitness import faults, fed_namespaces, own_table
 from cachesvc.changes.postgres.lsn import lsn_of
 from cachesvc.model.errors import TierTimeoutError, TierUnavailableError
+
+T = TypeVar("T")
 
 QUERY_SECONDS = 5.0
 MAKE_SECONDS = 60.0
@@ -44,6 +46,11 @@ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON
 JOIN pg_type t ON t.oid = a.atttypid
 WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
 """
+_POORER = """
+SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+  pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind = 'p' AND t.isleaf AND p.relreplident <> 'f'
+"""
 _USABLE_CATEGORIES = "BSENIUV"
 """Categories of types with a lasting text: booleans, text, enums, numbers, addresses, …."""
 _SLOT = """
@@ -59,15 +66,16 @@ class PostgresCatalog:
         self._connection = connection
         self._where = where
         self._version = connection.info.server_version
+        self.database = connection.info.dbname
 
     def __repr__(self) -> str:
         return f"<PostgresCatalog {self._where}>"
 
     async def is_replica(self) -> bool:
-        return bool((await self._rows("SELECT pg_is_in_recovery()"))[0][0])
+        return bool((await self.rows("SELECT pg_is_in_recovery()"))[0][0])
 
     async def slot(self, name: str) -> SlotState | None:
-        rows = await self._rows(_SLOT, name)
+        rows = await self.rows(_SLOT, name)
         if not rows:
             return None
         confirmed, status, safe, current = rows[0]
@@ -75,18 +83,18 @@ class PostgresCatalog:
 
     async def make_slot(self, name: str) -> None:
         query: LiteralString = "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')"
-        await self._rows(query, name, seconds=MAKE_SECONDS)
+        await self.rows(query, name, seconds=MAKE_SECONDS)
 
     async def drop_slot(self, name: str) -> None:
-        await self._rows("SELECT pg_drop_replication_slot(%s)", name)
+        await self.rows("SELECT pg_drop_replication_slot(%s)", name)
 
     async def snapshot(self) -> str:
-        return str((await self._rows("SELECT pg_current_snapshot()::text"))[0][0])
+        return str((await self.rows("SELECT pg_current_snapshot()::text"))[0][0])
 
     async def mistakes(self, publication: str, mapping: RowMapping) -> list[str]:
         if self._version < OLDEST_VERSION:
             return [f"the server is of version {self._version // 10000}: 13 or later is needed"]
-        rows = await self._rows(_PUBLICATION, publication)
+        rows = await self.rows(_PUBLICATION, publication)
         if not rows:
             return [f"there is no publication {publication!r}: run `cachesvc cdc setup`"]
         found = []
@@ -95,20 +103,41 @@ class PostgresCatalog:
                 f"publication {publication!r} leaves out a kind of changes:"
                 f" ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate')"
             )
+        if not fed_namespaces(mapping, self.database):
+            found.append(f"no namespace has a source in database {self.database!r}")
         sent = await self._sent(publication)
         for name in mapping.tables:
-            table = own_table(name, self._connection.info.dbname)
+            table = own_table(name, self.database)
             if table is not None:  # else it is of another reader
                 via_root = bool(rows[0][1])
                 found += await self._mistakes_of(publication, table, mapping.rules([name]), sent, via_root)
         return list(dict.fromkeys(found))
 
+    async def is_table(self, table: tuple[str, str]) -> bool:
+        """True if there is such a table."""
+        return bool(await self.rows(_TABLE, *table))
+
+    async def published(self, publication: str) -> set[tuple[str, str]] | None:
+        """Returns the tables of a publication; None if there is none of this name."""
+        if not await self.rows(_PUBLICATION, publication):
+            return None
+        return {(schema, name) for schema, name in await self.rows(_PUBLISHED, publication)}
+
+    async def needs_full_identity(self, table: tuple[str, str], rules: Iterable[Rule]) -> bool:
+        """True if a template needs old values that the replica identity of its table leaves out."""
+        wanted = {column for rule in rules for column in rule.columns}
+        return any(name in wanted and not sent for name, *_, sent in await self.rows(_COLUMNS, *table))
+
+    async def run(self, statement: sql.Composed) -> None:
+        """Runs a statement. Raises `TierError`."""
+        await self._guarded(self._connection.execute(statement), MAKE_SECONDS)
+
     async def _sent(self, publication: str) -> dict[tuple[str, str], tuple[Sequence[str] | None, str]]:
         """Returns the published tables: the columns that are sent (None: all), the condition."""
         if self._version >= 150000:
-            rows = await self._rows(_FILTERED, publication)
+            rows = await self.rows(_FILTERED, publication)
             return {(schema, name): (columns, where or "") for schema, name, columns, where in rows}
-        return dict.fromkeys(await self._rows(_PUBLISHED, publication), (None, ""))
+        return dict.fromkeys(await self.rows(_PUBLISHED, publication), (None, ""))
 
     async def _mistakes_of(
         self,
@@ -119,7 +148,7 @@ class PostgresCatalog:
         via_root: bool,
     ) -> list[str]:
         name = ".".join(table)
-        about = await self._rows(_TABLE, *table)
+        about = await self.rows(_TABLE, *table)
         if not about:
             return [f"there is no table {name}"]
         if about[0][1] == "p" and not via_root:
@@ -127,6 +156,8 @@ class PostgresCatalog:
                 f"{name} is partitioned, and its rows are sent as those of its partitions:"
                 f" ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)"
             ]
+        if about[0][0] == "f" and await self.rows(_POORER, *table):
+            return [f"a partition of {name} has no REPLICA IDENTITY FULL, as the table itself has"]
         if table not in sent:
             return [
                 f"{name} is not in publication {publication!r}:"
@@ -137,7 +168,7 @@ class PostgresCatalog:
             return [f"publication {publication!r} sends only some rows of {name}: where {condition}"]
         types, identity = {}, set()
         wrong = []
-        for column, is_generated, category, type_name, oid, is_identity in await self._rows(_COLUMNS, *table):
+        for column, is_generated, category, type_name, oid, is_identity in await self.rows(_COLUMNS, *table):
             if is_generated or (only is not None and column not in only):
                 continue
             types[column] = int(oid)
@@ -156,12 +187,17 @@ class PostgresCatalog:
             ]
         return found
 
-    async def _rows(
+    async def rows(
         self, query: LiteralString, *values: object, seconds: float = QUERY_SECONDS
     ) -> Sequence[tuple[Any, ...]]:
+        """Returns the rows of a query, whose `%s` stand for the values. Raises `TierError`."""
+        cursor = await self._guarded(self._connection.execute(query, values or None), seconds)
+        return await self._guarded(cursor.fetchall(), seconds)
+
+    async def _guarded(self, exchange: Awaitable[T], seconds: float) -> T:
         try:
             async with asyncio.timeout(seconds):
-                return await (await self._connection.execute(query, values or None)).fetchall()
+                return await exchange
         except TimeoutError as error:
             await self._connection.close()
             raise TierTimeoutError(self._where, f"no answer within {seconds:g} s") from error

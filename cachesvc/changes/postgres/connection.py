@@ -52,6 +52,15 @@ def place_of(url: str) -> str:
     return f"postgres {host}:{port}/{given.get('dbname') or ''}"
 
 
+def url_fault(url: str) -> str:
+    """Returns what is wrong with a URL or a `host=…` text, without its words; else empty."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        return "is not what libpq takes: postgresql://user@host:port/database"
+    return "" if given.get("dbname") else "names no database: postgresql://user@host:port/database"
+
+
 async def connect(url: str, where: str, *, replication: bool = False) -> AsyncConnection:
     """Returns a connection that commits every statement by itself. Raises `TierError`."""
     more: dict[str, str | int] = {"application_name": APPLICATION, "client_encoding": "UTF8"}

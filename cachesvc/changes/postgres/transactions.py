@@ -361,21 +361,32 @@ class _Table:
             if column.name in wanted
         ]
         self._count = len(relation.columns)
+        self._is_full = relation.identity == "f"
 
     def row_change(self, message: Insert | Update | Delete) -> RowChange:
         match message:
             case Insert():
                 return RowChange("c", self.names, None, self._row(message.new), is_exact=True)
             case Delete():
-                before = self._row(message.old, is_whole=message.is_old_whole)
+                before = self._old(message.old, is_whole=message.is_old_whole)
                 return RowChange("d", self.names, before, is_exact=True)
             case _:
                 new = self._row(message.new)
                 if message.old is None:  # the columns of the replica identity are as they were
-                    old = self._row(message.new, is_whole=False)
+                    old = self._old(message.new, is_whole=False)
                 else:
-                    old = self._row(message.old, is_whole=message.is_old_whole)
+                    old = self._old(message.old, is_whole=message.is_old_whole)
                 return RowChange("u", self.names, old, new, is_exact=True)
+
+    def _old(self, values: Values, *, is_whole: bool) -> Row:
+        """Returns the known columns of an old row.
+
+        A partition may have another replica identity than the table whose name its rows have. If the table
+        says FULL and the old row is not whole, nobody knows which of its columns are known.
+        """
+        if self._is_full and not is_whole:
+            return {}
+        return self._row(values, is_whole=is_whole)
 
     def _row(self, values: Values, *, is_whole: bool = True) -> Row:
         if len(values) != self._count:

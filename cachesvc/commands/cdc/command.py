@@ -1,5 +1,6 @@
 """`cachesvc cdc` reads what PostgreSQL commits, until Ctrl-C or SIGTERM.
 
+    cachesvc cdc setup --postgres postgresql://admin@db/shop --topology topology.yaml --role reader
     cachesvc cdc --postgres postgresql://reader@db/shop --topology topology.yaml --region eu
 
 One reader of a slot is enough for all regions. A second one waits until the first is gone. The
@@ -28,6 +29,22 @@ LOG_SETTINGS = ("CACHESVC_TELEMETRY_LOG_LEVEL", "CACHESVC_TELEMETRY_LOG_FORMAT")
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
+    add(
+        "what",
+        nargs="?",
+        choices=("read", "setup"),
+        default="read",
+        help="`read` reads the slot until it is stopped (the default); `setup` prints the SQL that the"
+        " database needs: a role, a publication, and the slot.",
+    )
+    add("--apply", action="store_true", help="Runs the SQL that `setup` prints.")
+    add(
+        "--role",
+        type=utf8,
+        default="",
+        metavar="NAME",
+        help="The role that `cdc` is to log in as (setup). It may read slots, and no table.",
+    )
     add(
         "--postgres",
         default=environ.get(POSTGRES, ""),
@@ -80,13 +97,19 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigError("psycopg", "is not installed: pip install 'cachesvc[postgres]'")
-    from cachesvc.commands.cdc.reading import read  # it needs the driver
+    from cachesvc.changes.postgres.connection import url_fault  # these need the driver
+    from cachesvc.commands.cdc.reading import read
+    from cachesvc.commands.cdc.set_up import set_up
 
     if not options.postgres:
         raise ConfigError("--postgres", f"is not given, and {POSTGRES} is not set: which database?")
+    if fault := url_fault(options.postgres):
+        raise ConfigError("--postgres", fault)  # the URL is not repeated: it may hold a password
     if options.most_names < 1:
         raise ConfigError("--most-names", "must be above 0")
     topology = _topology(options)
+    if options.what == "setup":
+        return asyncio.run(set_up(options, topology))
     logs.set_up(_logging(options, environ))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -107,7 +130,7 @@ def _topology(options: argparse.Namespace) -> Topology:
     if options.topology is None:
         raise ConfigError("--topology", "is not given: its `sources` say which rows concern which keys")
     topology = given_topology(options.topology)
-    if options.region not in topology.regions:
+    if options.what == "read" and options.region not in topology.regions:
         raise ConfigError(
             "--region", f"no region {options.region!r}{did_you_mean(options.region, topology.regions)}"
         )

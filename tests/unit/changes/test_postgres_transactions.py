@@ -147,6 +147,22 @@ def test_an_old_value_that_was_not_sent_fences_the_namespace_and_is_a_fault() ->
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        Update(1, row(1, 7, 6, "a")),
+        Update(1, row(1, 7, 6, "a"), row(1, None, None, None), False),
+        Delete(1, row(1, None, None, None), False),
+    ],
+)
+def test_a_partition_with_a_poorer_replica_identity_than_its_table_fences_the_namespace(
+    change: Message,
+) -> None:
+    found = committed(change)
+    assert Change("blocks", all=True) in found.changes
+    assert found.faults
+
+
 def test_an_insert_needs_no_old_values() -> None:
     (found,) = Taking()(BEGIN, BY_KEY, Insert(1, row(1, 7, 6, "a")), END)
     assert found.faults == ()
