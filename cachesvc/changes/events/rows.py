@@ -115,6 +115,7 @@ class Rule:
         self.namespace = namespace
         self.table = source.source
         """The table, as the document names it."""
+        self.soft = source.soft
         self._source = source
         self._keys = [parse_template(text) for text in key_templates(source)]
         self._tags = [parse_template(text) for text in source.tags]

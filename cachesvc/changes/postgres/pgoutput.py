@@ -24,6 +24,7 @@ MOST_COLUMNS = 1664
 """The most columns of a table (MaxTupleAttributeNumber in PostgreSQL's `htup_details.h`)."""
 
 _INT16, _INT32, _INT64 = (struct.Struct(f"!{form}") for form in "HIQ")
+_TEXT, _NULL, _UNCHANGED = b"tnu"
 _STREAMED = frozenset(b"RYIUDTM")
 """Kinds of messages that have the id of their transaction in a stream."""
 
@@ -328,13 +329,28 @@ class _Cursor:
         count = self.count(self.int16(), 1)
         if count > MOST_COLUMNS:
             raise UnreadableError(f"a row of {count} columns, {MOST_COLUMNS} at most")
+        # Without the calls of other methods: a large transaction has millions of values.
+        data, view, at, end = self._data, self._view, self._at, len(self._data)
         found: list[Value] = []
         for _ in range(count):
-            kind = self.expect(b"tnu")  # the binary form, `b`, is not asked for
-            if kind == ord("t"):
-                found.append(self.take(self.int32()))
+            kind = data[at] if at < end else 0
+            at += 1
+            if kind == _TEXT and at + 4 <= end:
+                (size,) = _INT32.unpack_from(data, at)
+                at += 4
+                found.append(view[at : at + size])
+                at += size
+            elif kind == _NULL:
+                found.append(None)
+            elif kind == _UNCHANGED:
+                found.append(UNCHANGED)
+            elif at > end or kind == _TEXT:
+                break
             else:
-                found.append(None if kind == ord("n") else UNCHANGED)
+                raise UnreadableError(f"a value of the kind {kind}, which was not asked for")
+        if at > end or len(found) < count:
+            raise UnreadableError(f"the message ends after {end} bytes, in the middle of a row")
+        self._at = at
         return found
 
     def end(self) -> None:

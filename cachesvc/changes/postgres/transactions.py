@@ -166,6 +166,8 @@ class Assembler:
         if not table.rules:
             return
         self._tally.rows += 1
+        if self._current().covers(table.ways):
+            return
         concerned = all_concerned(table.fit_rules, table.row_change(message))
         whole = (*concerned.blind, *table.unusable)
         faults = (*concerned.faults, *table.unusable.values())
@@ -316,6 +318,10 @@ class _Open:
             names.tags.update(dict.fromkeys(change.tags))
         self.size += names.size - before
 
+    def covers(self, ways: Iterable[tuple[str, bool, str]]) -> bool:
+        """True if the whole namespace changes in each of these ways already."""
+        return all((names := self._names.get(way)) is not None and names.all for way in ways)
+
     def collapse(self) -> int:
         """Puts whole namespaces in the place of names, and returns how many names went."""
         went = self.size
@@ -353,6 +359,8 @@ class _Table:
         types = {column.name: column.type_oid for column in relation.columns}
         self.unusable = {rule.namespace: why for rule in self.rules if (why := unusable(rule, types))}
         """Namespaces with a template that needs a column of no use for keys, and why it is."""
+        self.ways = [(rule.namespace, rule.soft, "") for rule in self.rules]
+        """The ways in which a row of the table may change something, as a transaction keeps them."""
         self.fit_rules = [rule for rule in self.rules if not unusable(rule, types)]
         wanted = {name for rule in self.fit_rules for name in rule.columns}
         self._columns = [
