@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -114,7 +113,7 @@ async def test_a_reader_tells_how_it_fares(reader: ServerProcess) -> None:
 
 
 async def test_a_second_process_waits_and_top_names_what_is_wrong(
-    fleet: Fleet, server: Postgres, reader: ServerProcess
+    fleet: Fleet, server: Postgres, reader: ServerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}/readyz"
@@ -128,17 +127,8 @@ async def test_a_second_process_waits_and_top_names_what_is_wrong(
         await asyncio.to_thread(server.process.kill)
 
         async def top_says(text: str) -> bool:
-            words = [
-                sys.executable,
-                "-m",
-                "cachesvc",
-                "top",
-                "--once",
-                "--topology",
-                str(fleet.topology_path),
-            ]
-            done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=False)
-            return text in " ".join(done.stdout.split())
+            await asyncio.to_thread(main, ["top", "--once", "--topology", str(fleet.topology_path)], {})
+            return text in " ".join(capsys.readouterr().out.split())
 
         await until("top says so", partial(top_says, "slot cdc of eu: postgres 127.0.0.1"))
         await asyncio.to_thread(server.process.start)

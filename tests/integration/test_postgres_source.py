@@ -133,11 +133,8 @@ async def test_a_large_transaction_is_read_in_parts_and_fences_its_namespaces(
             "INSERT INTO blocks SELECT n, n, n, repeat('x', 100) FROM generate_series(1, 20000) n",
         )
         (event,) = await events(server, queue)
-    assert event.changes == (Change("pages", all=True), Change("blocks", all=True)) or event.changes == (
-        Change("pages", ("page:1",), ("open-true",)),
-        Change("blocks", all=True),
-    )
-    assert reader.assembled.collapsed >= 1
+    assert event.changes == (Change("pages", all=True), Change("blocks", all=True))
+    assert reader.assembled.collapsed == 1
     assert reader.assembled.held == 0
 
 
@@ -202,7 +199,8 @@ async def test_feedback_moves_an_idle_slot(server: Postgres, queue: TakingQueue)
         await asyncio.to_thread(
             server.psql, "CREATE TABLE elsewhere AS SELECT generate_series(1, 1000)", "postgres"
         )
-        query = f"SELECT confirmed_flush_lsn > '{before}' FROM pg_replication_slots"  # noqa: S608  not a caller's
+        column = "confirmed_flush_lsn"
+        query = f"SELECT {column} > '{before}' FROM pg_replication_slots"  # noqa: S608  not a caller's
 
         async def has_moved() -> bool:
             return await asked(server, query) == "t"
@@ -316,6 +314,7 @@ def fed_by(table: str, key: str) -> dict[str, Namespace]:
     ("table", "key", "made", "said"),
     [
         ("public.nowhere", "{id}", "SELECT 1", "there is no table public.nowhere"),
+        ("elsewhere.public.others", "{id}", "SELECT 1", "no namespace has a source in database 'shop'"),
         (
             "public.bad",
             "{id}",
@@ -360,6 +359,15 @@ def fed_by(table: str, key: str) -> dict[str, Namespace]:
             "publish_via_partition_root",
         ),
         (
+            "public.bad",
+            "{id}",
+            "CREATE TABLE bad (id int PRIMARY KEY) PARTITION BY LIST (id);"
+            " ALTER TABLE bad REPLICA IDENTITY FULL;"
+            " CREATE TABLE bad_1 PARTITION OF bad DEFAULT; ALTER PUBLICATION cachesvc ADD TABLE bad;"
+            " ALTER PUBLICATION cachesvc SET (publish_via_partition_root = true)",
+            "a partition of public.bad has no REPLICA IDENTITY FULL",
+        ),
+        (
             "public.others",
             "{id}",
             "ALTER PUBLICATION cachesvc SET (publish = 'insert, update, delete')",
@@ -377,10 +385,12 @@ async def test_what_templates_need_and_the_server_does_not_send_is_refused(
         assert said in str(refused.value)
     finally:
         await sql(server, "DROP TABLE IF EXISTS bad")
-        await sql(server, "ALTER PUBLICATION cachesvc SET (publish = 'insert, update, delete, truncate')")
+        every = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false"
+        await sql(server, f"ALTER PUBLICATION cachesvc SET ({every})")
 
 
 async def test_what_is_right_is_not_refused(server: Postgres) -> None:
     await reader_of(server, TakingQueue()).check()
     await reader_of(server, TakingQueue(), {**NAMESPACES, **fed_by("public.others", "{id}")}).check()
-    await reader_of(server, TakingQueue(), fed_by("elsewhere.public.nowhere", "{id}")).check()
+    elsewhere = fed_by("elsewhere.public.nowhere", "{id}")
+    await reader_of(server, TakingQueue(), {**NAMESPACES, **elsewhere}).check()
