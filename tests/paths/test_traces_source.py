@@ -105,6 +105,26 @@ async def test_trace_97_a_slot_that_was_made_again_must_not_pass_for_the_one_bef
             assert await i0.paths.value("a") == b"1"
 
 
+async def test_trace_97_a_fence_that_the_queue_did_not_take_must_not_be_forgotten() -> None:
+    far = FarSide()
+    store, database = Store(far), Database(far)
+    async with living(far, "i0") as i0:
+        async with database.read():
+            await asyncio.sleep(5)
+            assert await i0.paths.value("a") == b"0"
+        store.commit()
+        database.server.commit("a")
+        await database.server.drop_slot("cdc")
+        await database.server.make_slot("cdc")
+        database.queue.refuses = True  # it is full: it takes notes, and no changes
+        async with database.read():
+            await asyncio.sleep(5)
+        database.queue.refuses = False
+        async with database.read():
+            await asyncio.sleep(5)
+            assert await i0.paths.value("a") == b"1"
+
+
 async def test_trace_97_a_server_that_was_failed_over_must_not_pass_for_the_one_before() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)

@@ -39,6 +39,8 @@ SILENT_SECONDS = 30.0
 """A server that sends nothing for so long is away; it is asked for a word every 10 s."""
 MOST_AT_ONCE = 2000
 """Messages that one read returns at most."""
+MOST_BYTES = 4 << 20
+"""Bytes of messages that one read returns at most, unless a single one has more."""
 _DATA, _KEEPALIVE, _FEEDBACK = (struct.Struct(form) for form in ("!xQQQ", "!xQQB", "!cQQQQB"))
 
 
@@ -134,6 +136,7 @@ class PostgresReplication:
 
     async def read(self) -> Sequence[Received]:
         found: list[Received] = []
+        total = 0
         while True:
             try:
                 size, data = self._link.get_copy_data(1)
@@ -148,7 +151,8 @@ class PostgresReplication:
                 raise TierUnavailableError(self._where, told(error)) from error
             self._heard_at = time.monotonic()
             found.append(self._received(bytes(data)))
-            if len(found) >= MOST_AT_ONCE:
+            total += size
+            if len(found) >= MOST_AT_ONCE or total >= MOST_BYTES:
                 return found
 
     def confirm(self, lsn: int, *, ask: bool = False) -> None:

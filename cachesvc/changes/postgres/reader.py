@@ -248,6 +248,9 @@ class Reader:
             confirmed=slot.confirmed_lsn,
         )
         now_us = self._clock.now_us()
+        if gap:
+            # Before the note: one that is written by anything else must not say that all is well.
+            await self._fence(system.database, gap)
         self._note = Note(
             system.identifier,
             system.timeline,
@@ -256,8 +259,6 @@ class Reader:
             gap=gap or note.gap,
             gap_us=now_us if gap else note.gap_us,
         )
-        if gap:
-            await self._fence(system.database, gap)
         await self._notes.write(self._slot.name, self._note)
 
     async def _fence(self, database: str, gap: str) -> None:

@@ -9,8 +9,8 @@ driver is an extra: `pip install 'cachesvc[postgres]'`.
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
-import signal
 from collections.abc import Mapping
 
 from cachesvc.commands.access import add_access, reach_of
@@ -111,11 +111,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if options.what == "setup":
         return asyncio.run(set_up(options, topology))
     logs.set_up(_logging(options, environ))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(read(options, topology, reach_of(options).queues))
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

@@ -1,8 +1,10 @@
 """Wires a reader of a slot to the queue of a region, and runs it."""
 
 import argparse
+import asyncio
 import contextlib
 import logging
+import signal
 
 from cachesvc.changes.events.rows import RowMapping
 from cachesvc.changes.postgres.reader import Reader, Slot
@@ -19,11 +21,14 @@ log = logging.getLogger(__name__)
 
 
 async def read(options: argparse.Namespace, topology: Topology, access: Access) -> None:
-    """Reads until it is cancelled.
+    """Reads until SIGTERM, or until it is cancelled.
 
     Raises `ConfigError` for what the database does not send, and `OSError` if `--listen` cannot be had.
     """
     clock = SystemClock()
+    reading = asyncio.current_task()
+    assert reading is not None  # noqa: S101  a coroutine runs in a task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, reading.cancel)
     async with contextlib.AsyncExitStack() as stack:
         queue = topology.regions[options.region].queue
         changes = RedisChanges(queue, options.region, access=access)
