@@ -124,6 +124,12 @@ class Fleet:
         """The port of a server behind the instances, by the name of its process (`cell-eu-1`)."""
         return next(port_of(_place(one)) for one in self._backends() if one.name == server)
 
+    @property
+    def documents(self) -> list[Path]:
+        """The documents that instances read: one for each with detours, else that of the fleet."""
+        own = [self._documents.get(instance, self.topology_path) for instance in self.instances]
+        return list(dict.fromkeys(own))
+
     def launch_with(self, instance: str, launcher: Sequence[str]) -> None:
         """Sets the module that runs the instance from its next start on.
 

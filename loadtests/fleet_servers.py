@@ -41,12 +41,12 @@ def memcached_server(name: str, port: int, run_dir: Path) -> ServerProcess:
 def cell_server(name: str, port: int, run_dir: Path) -> ServerProcess:
     """The Redis server of a cell: it writes nothing to disk and evicts only keys with a TTL."""
     settings = {"appendonly": "no", "maxmemory": "256mb", "maxmemory-policy": "volatile-lru"}
-    return _redis_server(f"cell-{name}", port, run_dir, settings)
+    return redis_server(f"cell-{name}", port, run_dir, settings)
 
 
 def queue_server(name: str, port: int, run_dir: Path) -> ServerProcess:
     """The Redis server of a queue: its streams survive a restart, and it evicts nothing."""
-    return _redis_server(
+    return redis_server(
         f"queue-{name}", port, run_dir, {"appendonly": "yes", "maxmemory-policy": "noeviction"}
     )
 
@@ -85,7 +85,8 @@ def module_server(
     return ServerProcess(name, [*RUN_MODULE, *words], is_ready=is_ready, run_dir=run_dir, environ=environ)
 
 
-def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) -> ServerProcess:
+def redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) -> ServerProcess:
+    """A Redis server that writes no snapshots; `more` are settings."""
     data = run_dir / name
     data.mkdir(parents=True, exist_ok=True)
     settings = {"bind": "127.0.0.1", "port": str(port), "save": "", "dir": str(data), **more}

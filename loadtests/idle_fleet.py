@@ -8,6 +8,8 @@ HTTP, at a fixed rate. The others only follow. For each number of idle instances
     commands/s     that clients sent to the queue while nothing changed, per instance
     CPU at rest    of an idle instance, µs per second
     CPU per change of an idle instance: what it used more than at rest, per change, at each rate
+    merged p99     the time from the publication of a fence to its merge in an idle instance, at each
+                   rate, as the bound of the histogram's bucket
 
 Commands that scripts run on the server are not counted (MONITOR tells them apart). CPU time is of
 all threads, as the kernel's scheduler counts it (/proc/PID/task/*/schedstat), so a short
@@ -18,17 +20,21 @@ import argparse
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 import aiohttp
 import yaml
 from redis import Redis
 
+from cachesvc.commands.top.exposition import Exposition
 from loadtests.fleet import Fleet
 from loadtests.fleet_topology import one_region
+from loadtests.relays import lags_in, quantile
 
 PUBLISHER = "publisher"
 SETTLE_SECONDS = 3.0
@@ -45,9 +51,14 @@ class Row(NamedTuple):
     """CPU of an idle instance at rest, µs per second."""
     change_us: Sequence[tuple[float, float]]
     """Changes per second that were made, and the CPU of an idle instance per change, µs."""
+    merged_p99: Sequence[str]
+    """The bound of the time from publication to merge, for 99 % of the fences, at each rate."""
 
     def __str__(self) -> str:
-        changes = "  ".join(f"{us:6.0f} at {rate:4.0f}/s" for rate, us in self.change_us)
+        changes = "  ".join(
+            f"{us:6.0f} at {rate:4.0f}/s ({p99})"
+            for (rate, us), p99 in zip(self.change_us, self.merged_p99, strict=True)
+        )
         return f"{self.idle:9}  {self.commands_per_instance:10.2f}  {self.rest_us:12.0f}  {changes}"
 
 
@@ -57,7 +68,7 @@ def main() -> None:
     options.add_argument("--rates", type=float, nargs="+", default=[50, 200, 500], help="Changes per second.")
     options.add_argument("--seconds", type=float, default=6.0, help="Of each measurement (default: 6).")
     chosen = options.parse_args()
-    print("instances  commands/s  rest us per s  CPU per change, us", flush=True)
+    print("instances  commands/s  rest us per s  CPU per change, us (merged p99)", flush=True)
     for idle in chosen.instances:
         print(measure(idle, chosen.rates, chosen.seconds), flush=True)
 
@@ -76,13 +87,26 @@ def measure(idle: int, rates: Sequence[float], seconds: float) -> Row:
                 per_instance = _commands(queue, seconds) / (time.monotonic() - began) / (idle + 1)
                 took = time.monotonic() - began
                 rest_us = (_cpu_us(pids) - used) / took
-            changes = []
+            changes, p99s = [], []
+            urls = [fleet.url(name) for name in names]
             for rate in rates:
+                lags = _lags(urls)
                 began, used = time.monotonic(), _cpu_us(pids)
                 made = asyncio.run(_change(fleet.url(PUBLISHER), rate, seconds))
                 took = time.monotonic() - began
                 changes.append((made / took, (_cpu_us(pids) - used - rest_us * took) / max(made, 1)))
-    return Row(idle, per_instance, rest_us, changes)
+                p99s.append(quantile(_lags(urls) - lags, 0.99))
+    return Row(idle, per_instance, rest_us, changes, p99s)
+
+
+def _lags(urls: Sequence[str]) -> Counter[str]:
+    """Returns the fences that these instances have merged, by the bound of their delay."""
+    found: Counter[str] = Counter()
+    for url in urls:
+        with urlopen(f"{url}/metrics") as answer:
+            for bound, count in lags_in(Exposition.parse(answer.read().decode())).items():
+                found[bound] += round(count)
+    return found
 
 
 async def _change(url: str, rate: float, seconds: float) -> int:

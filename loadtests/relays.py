@@ -68,7 +68,7 @@ async def _figures(host: Host, port: int, seconds: float) -> str:
     counted = {bound: count - lags.get(bound, 0) for bound, count in _lags(host).items()}
     return (
         f"{calls:7.1f}  {at_rest:11.2%}  {a_change * 1e6:9.0f} us  "
-        f"{_quantile(counted, 0.5):>10}  {_quantile(counted, 0.99):>10}"
+        f"{quantile(counted, 0.5):>10}  {quantile(counted, 0.99):>10}"
     )
 
 
@@ -96,11 +96,15 @@ async def _change(port: int, seconds: float) -> float:
 
 def _lags(host: Host) -> Mapping[str, float]:
     """Returns the fences merged, counted by the upper bound of their delay."""
-    metrics: Exposition = host.metrics()
+    return lags_in(host.metrics())
+
+
+def lags_in(metrics: Exposition) -> Mapping[str, float]:
+    """Returns the fences merged, counted by the upper bound of their delay."""
     return metrics.by("change_lag_seconds_bucket", "le", stage="merged")
 
 
-def _quantile(counted: Mapping[str, float], share: float) -> str:
+def quantile(counted: Mapping[str, float], share: float) -> str:
     """Returns the bound of the bucket, in milliseconds, below which this share of them lies."""
     by_bound = sorted((float(le), count) for le, count in counted.items())
     if not by_bound or not by_bound[-1][1]:

@@ -91,6 +91,7 @@ def build(
         )
         for stream in (remote.streams if followed is None else followed).values()
     ]
+    own_feed = next(feed for feed in feeds if feed.region == service.region)
     consumer = Consumer(
         service.instance,
         changes=remote.changes,
@@ -100,11 +101,12 @@ def build(
         clock=clock,
         heartbeat_seconds=service.coherence.heartbeat.seconds,
         skew_us=skew_us,
-        namespaces=list(topology.namespaces),
+        namespaces=topology.namespaces,
         tally=consumer_tally,
         recorder=recorder,
         lags=paths.lags,
         rivals=paths.rivals,
         is_spared=lambda: is_spared(paths.fences.bound_of(service.region)),
+        heard_at=lambda: own_feed.heard_at,
     )
     return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally, paths.journal)

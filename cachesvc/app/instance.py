@@ -18,14 +18,18 @@ from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.host import Host
+from cachesvc.app.paced import paced
 from cachesvc.app.tasks import Tasks
 from cachesvc.app.topology_file import TopologyFile
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.changes.journal.journal import NO_JOURNAL
+from cachesvc.config.contracts import Contracts
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
@@ -69,7 +73,10 @@ class App:
         """
         self._worker = worker
         self.service = service
-        self.topology = topology
+        self._contracts = Contracts(topology.namespaces)
+        self.topology = running = replace(
+            topology, namespaces=self._contracts, regions=dict(topology.regions)
+        )
         self._clock = clock or SystemClock()
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
@@ -80,12 +87,14 @@ class App:
         otlp_tls = self._certificates.clients("otlp")
         self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock, self._certificates, worker)
+        self._backends = Backends(
+            service, running, placement, self._clock, self._certificates, self._tasks, worker
+        )
         self.remote = self._backends.remote()
-        self.limits = limits.build(service, topology, self._backends.shares)
+        self.limits = limits.build(service, running, self._backends.shares)
         self.paths = paths.build(
             service,
-            topology,
+            running,
             self.remote,
             placement=placement,
             clock=self._clock,
@@ -97,7 +106,7 @@ class App:
         )
         self._feeds = feeds.build(
             service,
-            topology,
+            running,
             self.remote,
             self.paths,
             clock=self._clock,
@@ -109,6 +118,9 @@ class App:
         self._loops = Loops(
             [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
+        self._backends.memcached.may_have = lambda key, entry: self.paths.near_tiers.may_have(
+            key, self._contracts[key.namespace], entry
+        )
         self._metrics = self._watched()
         relays = self._backends.relaying.relays
         self._host = Host(worker, service.server, self.readiness, self._metrics, relays) if worker else None
@@ -118,7 +130,7 @@ class App:
         )
         self._web = Web(
             service,
-            topology,
+            running,
             self.paths,
             self._feeds.broadcast,
             self.readiness,
@@ -142,16 +154,26 @@ class App:
             self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
-    def _take(self, topology: Topology) -> None:
-        """Takes what may change between two turns of the loop (`config/live.py`).
+    async def _take(self, topology: Topology) -> None:
+        """Takes what may change while the instance runs (`config/live.py`).
 
-        All parts share the mapping of namespaces and look a namespace up at each request.
+        What is needed for it is made ready first, in short turns of the loop. Then all of it changes
+        between two turns. Whoever has begun before goes on with what there was.
         """
-        self.paths.take(topology)
+        await self._backends.prepare(topology)
+        gone, loops = self._contracts.keys() - topology.namespaces.keys(), set(self._backends.loops())
         self._backends.take(topology)
-        self.topology.namespaces.update(topology.namespaces)
-        self._web.door.take(topology.callers)
+        self._loops.forget(loops)
+        self._loops.watch(self._backends.loops())
+        self.topology.regions.update(topology.regions)
+        self._contracts.take(topology.namespaces)
+        self.paths.take(topology)
+        self._feeds.consumer.take(topology.namespaces)
+        self._web.take(topology)
         self.limits.take(topology)
+        async for name in paced(sorted(gone)):
+            async for _ in paced(self.paths.l1.drop(name)):
+                pass
 
     def _watched(self) -> Metrics:
         """Everything that counts, by the names of the metrics table."""

@@ -6,7 +6,7 @@ from math import inf
 from time import monotonic
 
 from cachesvc.config.callers import rates_of
-from cachesvc.config.limits import Rates
+from cachesvc.config.limits import OriginBudget, Rates
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
 from cachesvc.telemetry.loops import Loop
@@ -26,9 +26,11 @@ class Limits:
     """The shares of one instance, and what they limit."""
 
     leasing: Leasing
-    turns: Mapping[str, Turns]
+    turns: dict[str, Turns]
     """The origin budgets, by namespace; only of namespaces that have one."""
     rates: RateLimits
+    instances: int
+    """The number of instances that the topology names for the region."""
 
     @property
     def shares(self) -> Mapping[tuple[str, ...], Share]:
@@ -46,12 +48,19 @@ class Limits:
     def take(self, topology: Topology) -> None:
         """Takes the rates, and the numbers of origin budgets, of a topology that was read again.
 
-        A budget that a namespace gets or loses, or that limits another thing, is taken at the next start.
+        A namespace that comes brings its budget. One that another namespace gets or loses, or that limits
+        another thing, is taken at the next start. The turns of a namespace that is gone end with its loads.
         """
-        for name, turns in self.turns.items():
-            budget = topology.namespaces[name].origin_budget
-            if budget is not None:
-                turns.change(budget)
+        for name in self.turns.keys() - topology.namespaces.keys():
+            del self.turns[name]
+        for name, namespace in topology.namespaces.items():
+            if namespace.origin_budget is None:
+                continue
+            if name in self.turns:
+                self.turns[name].change(namespace.origin_budget)
+            else:
+                self.turns[name] = _turns(name, namespace, namespace.origin_budget, self.instances)
+                self.turns[name].want = self.leasing.want
         self.rates.take(_rates_of_namespaces(topology), dict(rates_of(topology.callers)))
         self.leasing.shares = self.leased()
         self.leasing.want()
@@ -70,13 +79,7 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
     """The limits of the instance that `service` describes. Starts nothing and does no I/O."""
     instances = instances_of(service.region, topology)
     turns = {
-        name: Turns(
-            name,
-            namespace.origin_budget,
-            instances=instances,
-            longest_load_us=_longest_load_us(namespace),
-            most_here=namespace.origin.concurrency if namespace.origin is not None else inf,
-        )
+        name: _turns(name, namespace, namespace.origin_budget, instances)
         for name, namespace in topology.namespaces.items()
         if namespace.origin_budget is not None
     }
@@ -85,9 +88,19 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
     for one in turns.values():
         one.want = leasing.want
     rates.want = leasing.want
-    limits = Limits(leasing, turns, rates)
+    limits = Limits(leasing, turns, rates, instances)
     leasing.shares = limits.leased()
     return limits
+
+
+def _turns(name: str, namespace: Namespace, budget: OriginBudget, instances: int) -> Turns:
+    return Turns(
+        name,
+        budget,
+        instances=instances,
+        longest_load_us=_longest_load_us(namespace),
+        most_here=namespace.origin.concurrency if namespace.origin is not None else inf,
+    )
 
 
 def instances_of(region: str, topology: Topology) -> int:

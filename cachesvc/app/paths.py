@@ -38,6 +38,7 @@ from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
+from cachesvc.paths.new_sources import NewSources
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
@@ -58,6 +59,9 @@ MINUTE_US = 60 * SECONDS
 
 _BY_ORIGIN = InvalidateOptions(author=Author(says="origin"))
 """An invalidation that an origin's answer made necessary, as the audit has it."""
+
+_BY_TOPOLOGY = InvalidateOptions(author=Author(says="topology"))
+"""One that other `sources` in the topology made necessary."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Paths:
     flights: Flights
     hot_keys: HotKeys
     ghosts: Ghosts
+    near_tiers: NearTiers
     tally: Tally
     lags: ChangeLags
     merger: Merger
@@ -106,12 +111,20 @@ class Paths:
     explainer: Explainer
     trail: AuditTrail
     warm_restart: WarmRestart
+    new_sources: NewSources
 
     def take(self, topology: Topology) -> None:
-        """Takes what was computed from namespaces that have changed; they are looked up otherwise."""
+        """Takes what was computed from namespaces that have changed; they are looked up otherwise.
+
+        The parser of changes has taken them.
+        """
         self.fences.expect_loads(_longest_load_us(topology))
         self.receipts.longest_lag_us = _longest_lag_us(topology)
-        self.ghosts.ttls_us = _ttls_us(topology)
+        self.ghosts.take(_ttls_us(topology))
+        self.hot_keys.take([*topology.namespaces])
+        if self.journal is not None:
+            self.journal.take(topology.namespaces)
+        self.new_sources.take(topology.namespaces)
 
 
 def build(
@@ -307,6 +320,7 @@ def build(
         flights=flights,
         hot_keys=hot_keys,
         ghosts=ghosts,
+        near_tiers=near_tiers,
         tally=tally,
         lags=lags,
         merger=merger,
@@ -321,6 +335,7 @@ def build(
         explainer=explainer,
         trail=trail,
         warm_restart=warm_restart,
+        new_sources=NewSources(namespaces, partial(invalidator.invalidate, options=_BY_TOPOLOGY), tasks),
     )
 
 

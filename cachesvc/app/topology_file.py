@@ -7,9 +7,10 @@ changed, and wrong ──► the document before stays in force; log, metric and
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from cachesvc.app.paced import without_collections
 from cachesvc.config.live import Path as FieldPath
 from cachesvc.config.live import changed, taken, waiting
 from cachesvc.config.service import Service, check_together, load_topology
@@ -30,11 +31,16 @@ class TopologyFile:
     """The topology document of one instance, with what may change as it stands there now."""
 
     def __init__(
-        self, path: Path, topology: Topology, take: Callable[[Topology], None], service: Service | None = None
+        self,
+        path: Path,
+        topology: Topology,
+        take: Callable[[Topology], Awaitable[None]],
+        service: Service | None = None,
     ) -> None:
         """`topology` is what the document held at the start; `take` is called with another one.
 
-        A document that does not go together with `service` is wrong.
+        A `ConfigError` that `take` raises means that nothing has changed. A document that does not go
+        together with `service` is wrong.
         """
         self._path = path
         self._service = service
@@ -62,7 +68,9 @@ class TopologyFile:
     async def look(self) -> None:
         """Looks whether the file has changed, and takes what may change if all of it is right."""
         try:
-            seen, topology, waits = await asyncio.to_thread(self._read)
+            seen, topology, waits, paths = await asyncio.to_thread(self._read)
+            if paths:
+                await self._take(topology)
         except ConfigError as error:
             self.trouble = f"the topology document of before is in force: {str(error).splitlines()[0]}"
             self._outage.failed(error)
@@ -70,30 +78,34 @@ class TopologyFile:
         self._seen, self.trouble = seen, ""
         if self._outage.is_on:
             self._outage.worked()
-        if paths := list(changed(self._topology, topology)):
+        if paths:
             self._topology = topology
-            self._take(topology)
             log.info("the topology document has changed, in force: %s", named(paths))
         if waits and waits != self.waiting:
             log.warning("the topology document has changed, in force after a restart: %s", named(waits))
         self.waiting = waits
 
-    def _read(self) -> tuple[object, Topology, list[FieldPath]]:
-        """Returns a mark of the file's state, the topology in force, and what waits for a restart."""
+    def _read(self) -> tuple[object, Topology, list[FieldPath], list[FieldPath]]:
+        """Returns a mark of the file's state, and the topology that is to be in force.
+
+        Then come the fields that wait for a restart, and those that are to be in force from now on.
+        """
         try:
             found = self._path.stat()
         except OSError as error:
             raise ConfigError(str(self._path), f"cannot be read: {error.strerror}") from error
         seen = (found.st_mtime_ns, found.st_size, found.st_ino)
         if seen == self._seen:
-            return seen, self._topology, self.waiting
-        topology = load_topology(self._path)
+            return seen, self._topology, self.waiting, []
+        with without_collections():
+            topology = load_topology(self._path)
         if self._service is not None:
             check_together(self._service, topology)
         if topology.callers is None and self._topology.callers is not None:
             why = "has no `callers` any more: with none, instances have to be started anew"
             raise ConfigError(f"{self._path}: $.callers", why)
-        return seen, taken(self._topology, topology), waiting(self._topology, topology)
+        to_be = taken(self._topology, topology)
+        return seen, to_be, waiting(to_be, topology), list(changed(self._topology, to_be))
 
 
 def named(paths: Sequence[FieldPath]) -> str:

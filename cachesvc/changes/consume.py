@@ -1,15 +1,17 @@
 """A consumer of a region's changes: applies them, publishes their fences, and closes them.
 
 It is one of a consumer group, and runs three loops. The first takes new changes as they come. The
-second looks once a second for changes that were left open (held by an invalidate call that died, or
-taken by a consumer that died) and for targets that were parked because a home cell was out of
-reach. The third sends heartbeats, which say how far the group is, unless another consumer of the
-region does. All of them rest while the first worker of the host does all that for the others.
+second looks at the queue once a second: how far is the group, what is open, who else is there?
+With the look it sends a heartbeat, unless another consumer of the region does. The third does what
+a look has found left: changes that were left open (held by an invalidate call that died, or taken
+by a consumer that died) and targets that were parked because a home cell was out of reach. All of
+them rest while the first worker of the host does all that for the others.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,6 +19,8 @@ from msgspec.structs import replace
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
 from cachesvc.changes.contract import (
+    Attendance,
+    Beat,
     Changes,
     Completion,
     FenceStream,
@@ -24,13 +28,14 @@ from cachesvc.changes.contract import (
     OpenCount,
     OtherQueueError,
     Parked,
+    position_of,
 )
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
-from cachesvc.model.clock import Clock
-from cachesvc.model.errors import TierError, UnreadableAnswerError
+from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
+from cachesvc.model.errors import TierError, TierTimeoutError, UnreadableAnswerError
 from cachesvc.model.requests import Author
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
@@ -45,16 +50,20 @@ MOST_TARGETS = 8192
 
 A batch of changes with more targets is applied part by part, and each part is closed by itself: if
 a later part fails, the earlier ones are not done again."""
-WAIT_SECONDS = 1.0
-"""One call for new changes waits this long; the first one does not wait."""
+WAIT_SECONDS = 5.0
+"""One call for new changes waits this long; the first one does not wait.
+
+It ends at once if a look fails meanwhile: its connection may be dead, too."""
+LOOK_SECONDS = 1.0
+"""A consumer looks at the queue so often at least, whatever heartbeats its instance hears."""
 RECENT = 0.8
-"""A heartbeat is recent for this share of the interval.
+"""A heartbeat is recent for this share of the interval, as a look is for its own.
 
 It is less than 1: a consumer that looks after a whole interval finds its own last heartbeat due. So
 while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
 them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
 BEATS_APART = 4
-"""Heartbeats for which a consumer and its instance's feed may be at two queues.
+"""Looks in a row at which a consumer and its instance's feed may be at two queues.
 
 Then the consumer looks the queue's name up anew. After a failover one of the two is the first to
 notice."""
@@ -69,12 +78,15 @@ Instances that are replaced have new names (pods, host names), and each would st
 ever. An hour is longer than a restart or a cut of the network, and to remove one that lives costs
 nothing.
 """
-FORGET_TURNS = 60
-"""The looks for open changes between two looks for such consumers: a minute."""
+FORGET_SECONDS = 60.0
+"""The time between two looks for such consumers."""
 
 
 class ConsumerTally(Struct):
-    """The counters of a consumer."""
+    """The counters of a consumer, and what its queue held at its last look.
+
+    While it rests, it does not know what the queue holds: that is None then, and no sample.
+    """
 
     changes: int = 0
     """Changes applied by this instance as a consumer."""
@@ -95,18 +107,18 @@ class ConsumerTally(Struct):
     """Failed exchanges with the queue."""
     unreadable: int = 0
     """Those of `failures` whose answer could not be read."""
-    backlog: int = 0
-    """Changes accepted and not acknowledged, when this consumer last looked."""
-    waiting: int = 0
-    """Targets parked, once per cell, when this consumer last looked."""
-    overflowed: int = 0
-    """Cells for which more was parked than the queue keeps, when this consumer last looked."""
-    paced: int = 0
-    """Paced fences that the queue keeps, when this consumer last looked."""
-    paced_given_up: int = 0
-    """Paced fences that the queue had no room for, when this consumer last looked."""
-    buried: int = 0
-    """Changes on the dead-letter stream, when this consumer last looked."""
+    backlog: int | None = None
+    """Changes accepted and not acknowledged."""
+    waiting: int | None = None
+    """Targets parked, once per cell."""
+    overflowed: int | None = None
+    """Cells for which more was parked than the queue keeps."""
+    paced: int | None = None
+    """Paced fences that the queue keeps."""
+    paced_given_up: int | None = None
+    """Paced fences that the queue had no room for."""
+    buried: int | None = None
+    """Changes on the dead-letter stream."""
 
 
 class Consumer:
@@ -127,16 +139,18 @@ class Consumer:
         clock: Clock,
         heartbeat_seconds: float,
         skew_us: int,
-        namespaces: Sequence[str],
+        namespaces: Iterable[str],
         tally: ConsumerTally,
         lags: ChangeLags,
         rivals: Rivals,
         recorder: Recorder | None = None,
         is_spared: Callable[[], bool] = lambda: False,
+        heard_at: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         """Makes a consumer that does nothing until one of its loops runs.
 
-        It rests while `is_spared`: another consumer of this host works for it.
+        It rests while `is_spared`: another consumer of this host works for it. `heard_at`: when the
+        instance's own feed has heard a heartbeat of the region last, on the loop's clock.
 
         `recorder` records spans: the work on a change is a span only if its producer's trace is sampled.
         """
@@ -147,18 +161,26 @@ class Consumer:
         self._merger = merger
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
-        self._recent_us = round(RECENT * heartbeat_seconds * 1e6)
+        self._recent_us = round(RECENT * heartbeat_seconds * SECONDS)
+        self._heard_at = heard_at
         self._skew_us = skew_us
-        self._namespaces = namespaces
+        self._namespaces = dict.fromkeys(namespaces)
         self._tally = tally
         self._lags = lags
         self._rivals = rivals
         self._recorder = recorder
         self._is_spared = is_spared
         self._has_looked = False
+        self._looked_at = float("-inf")
+        """When the last look began that the queue has answered, on the loop's clock."""
+        self._left = asyncio.Event()
+        """Set while something may be left to do that the last look has found."""
+        self._waiting: asyncio.Timeout | None = None
+        """The running wait for new changes, which ends when it is due."""
         self._beats_apart = 0
-        """The heartbeats, one after the other, at which this instance's feed was at another queue."""
-        self._epoch = ""
+        """The looks, one after the other, at which this instance's feed was at another queue."""
+        self._epoch = self._queue = ""
+        """The epochs of `changes` and `fences` at the last turn that ended well."""
         self._lost = 0
         """The changes that were lost up to this epoch."""
         outage = Outage("the queue of changes", log)
@@ -166,8 +188,8 @@ class Consumer:
             Loop(name, outage=outage, failed=self._failed)
             for name in ("consumer of changes", "heartbeats", "open changes")
         )
-        self._turns = 0
-        """The looks for open changes so far."""
+        self._forgets_at = float("-inf")
+        """When consumers that have left are looked for, on the loop's clock."""
         self._misuse = Outage("a producer of changes", log)
         self._oldest = ("", 0)
         """The oldest open change at the last heartbeat, and the `complete_to` sent for it."""
@@ -182,18 +204,26 @@ class Consumer:
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
 
+    def take(self, namespaces: Iterable[str]) -> None:
+        """Knows these namespaces, too. One that is gone stays known, as it may come back."""
+        self._namespaces.update(dict.fromkeys(namespaces))
+
     async def run(self) -> None:
         """Takes and applies new changes until it is cancelled."""
         await self.taking.run(self._take)
 
     async def run_heartbeats(self) -> None:
-        """Sends a heartbeat in every interval until it is cancelled."""
-        await self.beating.run(self._beat, every_seconds=self._heartbeat_seconds)
+        """Looks at the queue, and sends a heartbeat in every interval, until it is cancelled."""
+        await self.beating.run(self._beat, every_seconds=min(self._heartbeat_seconds, LOOK_SECONDS))
 
     async def run_reclaiming(self) -> None:
-        """Applies what was left open or parked, once a second, until it is cancelled."""
-        await asyncio.sleep(RECLAIM_IDLE_SECONDS)
-        await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
+        """Applies what looks find left open or parked, until it is cancelled."""
+        with self.reclaiming.alive():
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._left.wait()
+                await self.reclaiming.persist(self._reclaim)
 
     def _rests(self) -> bool:
         """True if nothing is to be asked of the queue now.
@@ -205,7 +235,9 @@ class Consumer:
         if self._has_looked:
             self._has_looked = False
             self._rivals.rest()
-            self._note(OpenCount(0, 0, 0))
+            self._left.clear()
+            self._queue = ""
+            self._note(None)
         return True
 
     async def _take(self) -> None:
@@ -220,25 +252,43 @@ class Consumer:
             raise
         self._rivals.check_deployment()  # an instance that must not take changes is not ready
         try:
-            wait_seconds = WAIT_SECONDS if self.has_tried else 0
-            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=wait_seconds)
+            taken = await self._next(WAIT_SECONDS if self.has_tried else 0)
         except TierError:
             self.has_tried = True
             raise
         self.has_tried = True
         _raise_first(await self._do_each(taken))
 
+    async def _next(self, wait_seconds: float) -> Sequence[OpenChange]:
+        """Returns new changes; none if none come in this time. Raises `TierError`."""
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                return await self._changes.take(self._name, count=TAKE, wait_seconds=wait_seconds)
+        except TimeoutError as error:
+            raise TierTimeoutError("queue of changes", "a look has failed during the wait") from error
+        finally:
+            self._waiting = None
+
     async def _reclaim(self) -> None:
+        """Does what is left; what fails is tried again."""
         if self._rests():
             return
+        if self._left.is_set():
+            self._left.clear()
+            try:
+                await self._do_left()
+            except Exception:
+                self._left.set()
+                raise
+        if (now := asyncio.get_running_loop().time()) >= self._forgets_at:
+            await self._changes.forget_consumers(idle_seconds=DEPARTED_SECONDS)
+            self._forgets_at = now + FORGET_SECONDS
+
+    async def _do_left(self) -> None:
         self._rivals.check_deployment()
-        changes, idle = self._changes, RECLAIM_IDLE_SECONDS
-        defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
+        idle = RECLAIM_IDLE_SECONDS
+        defects = await self._do_each(await self._changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
         await self._retry()
-        self._note(await changes.open_count())
-        if self._turns % FORGET_TURNS == 0:
-            await changes.forget_consumers(idle_seconds=DEPARTED_SECONDS)
-        self._turns += 1
         _raise_first(defects)
 
     async def _retry(self) -> None:
@@ -266,13 +316,18 @@ class Consumer:
         missed = [one for parked in applied.parked.values() for one in parked]
         await self._stream.settle(moved, anew=missed)
 
-    def _note(self, count: OpenCount) -> None:
-        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
-        self._tally.paced, self._tally.paced_given_up = count.paced, count.paced_given_up
-        self._note_overflow(count.overflowed)
+    def _note(self, count: OpenCount | None) -> None:
+        """Notes what the queue holds; None: it is not known any more."""
+        tally = self._tally
+        tally.backlog = tally.waiting = tally.overflowed = None
+        tally.paced = tally.paced_given_up = tally.buried = None
+        if count is not None:
+            tally.backlog, tally.waiting, tally.buried = count.backlog, count.parked, count.dead
+            tally.overflowed, tally.paced = count.overflowed, count.paced
+            tally.paced_given_up = count.paced_given_up
+        self._tell_overflow(tally.overflowed or 0)
 
-    def _note_overflow(self, cells: int) -> None:
-        self._tally.overflowed = cells
+    def _tell_overflow(self, cells: int) -> None:
         if cells:
             self._overflow.failed(
                 f"too much for {cells} cells: when such a cell is back, all it holds is fenced"
@@ -287,10 +342,10 @@ class Consumer:
     # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
-        if self._rests():
+        if self._rests() or self._may_pass_a_look():
             return
         asked_us = self._clock.now_us()
-        completion = await self._look()
+        completion = await self._look(self._beat_at(asked_us))
         await self._follow_own_feed(completion)
         self._rivals.check_deployment()
         try:
@@ -300,12 +355,24 @@ class Consumer:
             complete_to = self._complete_to(completion, asked_us)
             if self._rivals.keeps_unannounced():
                 return  # a heartbeat would vouch for changes that are in no queue yet
-            if not await self._stream.has_beaten(self._recent_us):
+            if not completion.has_beaten:
                 await self._stream.heartbeat(complete_to, completion.epoch, unless_beaten_us=self._recent_us)
+            self._queue = completion.queue
         except OtherQueueError:
             await self._changes.reconnect()
             await self._stream.reconnect()
             raise
+
+    def _may_pass_a_look(self) -> bool:
+        """True if the own feed hears heartbeats, and the last look is recent."""
+        now = asyncio.get_running_loop().time()
+        hears = now - self._heard_at() < RECENT * self._heartbeat_seconds
+        return hears and not self._beats_apart and now - self._looked_at < RECENT * LOOK_SECONDS
+
+    def _beat_at(self, now_us: int) -> Beat:
+        """Returns what lets the queue send a heartbeat with a look, unless rivals bar that."""
+        epoch = self._epoch if self._rivals.is_alone() else ""
+        return Beat(self._recent_us, now_us + self._skew_us, epoch, self._queue, self._oldest[0])
 
     async def _follow_own_feed(self, completion: Completion) -> None:
         """Looks the queue's name up anew if the own feed has long been at another server.
@@ -319,14 +386,27 @@ class Consumer:
             self._beats_apart = 0
             await self._changes.reconnect()
 
-    async def _look(self) -> Completion:
-        """Returns how far the group is, and takes in what the queue says of rivals."""
+    async def _look(self, beat: Beat | None = None) -> Completion:
+        """Returns how far the group is; takes in what is left, and what the queue says of rivals."""
         if not self._has_looked:  # only now the cells are asked who they are, and the queue is told that
-            await self._rivals.meet(await self._changes.completion())
-        completion = await self._changes.completion(self._rivals.me)
+            await self._rivals.meet(await self._completion())
+        began = asyncio.get_running_loop().time()
+        completion = await self._completion(self._rivals.me, beat)
         await self._rivals.meet(completion)
-        self._has_looked = True
+        self._has_looked, self._looked_at = True, began
+        self._note(completion.count)
+        if _leaves_something(completion):
+            self._left.set()
         return completion
+
+    async def _completion(self, me: Attendance | None = None, beat: Beat | None = None) -> Completion:
+        """Asks the queue; if it does not answer, the wait for new changes ends as well."""
+        try:
+            return await self._changes.completion(me, beat)
+        except TierError:
+            if self._waiting is not None and not self._waiting.expired():
+                self._waiting.reschedule(asyncio.get_running_loop().time())
+            raise
 
     def _complete_to(self, completion: Completion, asked_us: int) -> int:
         """Returns the time to send, which no wrong clock of the queue moves past an open change.
@@ -440,6 +520,16 @@ class Consumer:
         self._tally.changes += len(done) - len(missed)
         self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)
         self._tally.parked += len(missed)
+
+
+def _leaves_something(completion: Completion) -> bool:
+    """True if something may be parked, or open for longer than it should be.
+
+    The id of a change is ahead of the queue's clock if that was set back: then nobody knows its age.
+    """
+    age_us = completion.now_us - position_of(completion.oldest)[0] * MILLISECONDS
+    is_open = completion.oldest and not 0 <= age_us < RECLAIM_IDLE_SECONDS * SECONDS
+    return bool(is_open or completion.count.parked)
 
 
 def _raise_first(defects: Sequence[Exception]) -> None:

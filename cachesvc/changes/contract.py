@@ -117,6 +117,43 @@ class OtherQueueError(TierError):
     """
 
 
+class Beat(Struct, frozen=True):
+    """The knowledge of a consumer that would send a heartbeat with its look.
+
+    The queue sends it in that step, if all of this still holds there and no rival bars the consumer.
+    Else the consumer decides, and sends it by `FenceStream.heartbeat` (docs/coherence.md, "What a
+    consumer asks").
+    """
+
+    unless_beaten_us: int
+    """µs: a heartbeat that was published within that time is recent, and none is sent."""
+    latest_us: int
+    """The own clock + S. A clock of the queue beyond it may be wrong."""
+    epoch: str = ""
+    """The epoch of `changes` that the consumer has met; empty: no heartbeat is sent."""
+    queue: str = ""
+    """The epoch of `fences` of the queue whose rivals it has looked for."""
+    oldest: str = ""
+    """The oldest open change at its last heartbeat."""
+
+
+class OpenCount(Struct, frozen=True):
+    """The changes that are not closed, and the dead letters."""
+
+    backlog: int
+    """Changes accepted and not yet acknowledged, without the parked ones."""
+    parked: int
+    """Targets whose fences are out, and which a home cell has not taken yet: once per cell."""
+    dead: int
+    """Changes on the dead-letter stream."""
+    overflowed: int = 0
+    """Cells for which more was parked than the queue keeps (`Parked.target` None)."""
+    paced: int = 0
+    """Paced fences that the queue keeps for followers that begin."""
+    paced_given_up: int = 0
+    """Paced fences without room in the queue: one that concerns everything stands for them."""
+
+
 class Completion(Struct, frozen=True):
     """How far the consumer group of `changes` is."""
 
@@ -141,23 +178,9 @@ class Completion(Struct, frozen=True):
     """Rivals of the consumer that asks."""
     queue: str = ""
     """The epoch of `fences` (`FenceStream.epoch`), which differs between any two queues."""
-
-
-class OpenCount(Struct, frozen=True):
-    """The changes that are not closed, and the dead letters."""
-
-    backlog: int
-    """Changes accepted and not yet acknowledged, without the parked ones."""
-    parked: int
-    """Targets whose fences are out, and which a home cell has not taken yet: once per cell."""
-    dead: int
-    """Changes on the dead-letter stream."""
-    overflowed: int = 0
-    """Cells for which more was parked than the queue keeps (`Parked.target` None)."""
-    paced: int = 0
-    """Paced fences that the queue keeps for followers that begin."""
-    paced_given_up: int = 0
-    """Paced fences without room in the queue: one that concerns everything stands for them."""
+    count: OpenCount = OpenCount(0, 0, 0)
+    has_beaten: bool = False
+    """True if a heartbeat is recent, or if this step has sent one (`Beat`)."""
 
 
 class Changes(Protocol):
@@ -220,19 +243,16 @@ class Changes(Protocol):
         """
         ...
 
-    async def completion(self, me: Attendance | None = None) -> Completion:
+    async def completion(self, me: Attendance | None = None, beat: Beat | None = None) -> Completion:
         """Returns how far the group is, and notes that the consumer `me` is alive.
 
-        Call it *before* the heartbeat that carries the result is appended.
+        Sends a heartbeat with the result if `beat` allows it. Else call it *before* the heartbeat that
+        carries the result is appended.
         """
         ...
 
     async def reconnect(self) -> None:
         """Leaves the connected server: the next call looks the queue's name up anew."""
-        ...
-
-    async def open_count(self) -> OpenCount:
-        """Returns how many changes wait, for metrics."""
         ...
 
     async def start(self) -> None: ...
@@ -309,7 +329,7 @@ class FenceBatch(Struct, frozen=True):
     Its epoch is another one than before only with a gap.
     """
     report: bool = False
-    """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
+    """True if a caller waits for the followers' positions, or after a gap: call
     `FenceStream.report` once the batch is merged."""
     published: Sequence[int] = ()
     """When each item with fences was appended, in stream order: µs, by the queue's clock,
@@ -431,10 +451,6 @@ class FenceStream(Followed, Protocol):
         `anew`: the targets were applied anew instead, under another placement, with fences of their own.
         That is what cells have missed of them, to be parked in the same transaction.
         """
-        ...
-
-    async def has_beaten(self, within_us: int) -> bool:
-        """True if a heartbeat was published within so many µs, by whichever consumer."""
         ...
 
     async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 1.0
 """One read of a stream waits this long for new items. Heartbeats come sooner."""
 
+REPORT_SECONDS = 0.9
+"""The position is reported with the first heartbeat after so long: with every second one."""
+
 SILENT_SECONDS = 5.0
 """A server without heartbeats for so long is left, and found again if it is the right one."""
 
@@ -77,6 +80,8 @@ class FenceFeed:
         """The newest item when the stream was opened."""
         self._beat_at = 0.0
         """When a heartbeat last came, or the server was left for want of one, on the loop's clock."""
+        self.heard_at = self._reported_at = float("-inf")
+        """When a heartbeat came, and the position was reported, last, on the loop's clock."""
         self.region = stream.region
         self.loop = Loop(
             f"fence feed of {self.region}",
@@ -131,8 +136,11 @@ class FenceFeed:
             # not in force here.
             self._give_up(batch)
             raise
-        if batch.report:
+        now = asyncio.get_running_loop().time()
+        is_due = batch.complete_to is not None and now - self._reported_at >= REPORT_SECONDS
+        if batch.report or is_due:
             await self._stream.report(batch.position)
+            self._reported_at = now
 
     async def _leave_the_silent(self) -> None:
         """Looks the queue's name up anew, if no heartbeat has come for `SILENT_SECONDS`.
@@ -153,7 +161,7 @@ class FenceFeed:
         if batch.fences:
             self._merge(batch)
         if batch.complete_to is not None:
-            self._beat_at = asyncio.get_running_loop().time()
+            self._beat_at = self.heard_at = asyncio.get_running_loop().time()
             self._fences.heartbeat(self.region, batch.complete_to)
         self._tell(batch)
         self.has_caught_up = self.has_caught_up or self._is_past_the_tail(batch.position)

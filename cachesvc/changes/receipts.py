@@ -1,6 +1,6 @@
 """Receipts: waits until an invalidation is merged everywhere, or tells how far it has got.
 
-Every instance reports how far it has merged each region's `fences` stream: with every heartbeat,
+Every instance reports how far it has merged each region's `fences` stream: about once a second,
 and at once when a caller waits for it. A fence has arrived when all live instances are at or past
 its position.
 
@@ -28,6 +28,10 @@ from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
 FIRST_PAUSE_SECONDS = 0.002
 """First pause between two looks at the followers; each further pause is twice as long."""
 LONGEST_PAUSE_SECONDS = 0.05
+SILENT_SECONDS = 2.0
+"""An instance that has reported nothing for so long, or for three heartbeats, is silent.
+
+One that lives reports with the first heartbeat after 0.9 s (`feed.py`)."""
 
 
 class Receipts:
@@ -52,7 +56,7 @@ class Receipts:
         self._region = region
         self._streams = streams
         self._rivals = rivals
-        self._silent_us = round(3 * heartbeat_seconds * 1e6)
+        self._silent_us = round(max(3 * heartbeat_seconds, SILENT_SECONDS) * SECONDS)
         self.longest_lag_us = longest_lag_us
         """The longest `max_lag` of a namespace, µs."""
         self._late_seconds = heartbeat_seconds + 2 * skew_us / SECONDS

@@ -37,6 +37,9 @@ from cachesvc.tiers.l3.contract import Cell, Claimed, Use
 
 log = logging.getLogger(__name__)
 
+ATTENDS_US = 3 * SECONDS
+"""The least time for which a consumer's word about itself counts: three looks of it."""
+
 SAID: Mapping[RivalKind, str] = {
     "queue": "instances use two queues for one region: no heartbeat is sent there, so the staleness bound "
     "grows, until all use the same. Compare `queue` in the topologies; end the server that is not to be",
@@ -74,6 +77,7 @@ class Rivals:
         self._streams = streams
         self._every_seconds = heartbeat_us / SECONDS
         self._live_us = 3 * heartbeat_us
+        self._attends_us = max(self._live_us, ATTENDS_US)
         self._journal = journal
         self._servers = {cell.name: "" for cell in self._cells}
         self._queue = ""
@@ -107,7 +111,7 @@ class Rivals:
     def me(self) -> Attendance:
         """The words of this instance's consumer about itself."""
         cells = tuple(f"{name}={server}" for name, server in sorted(self._servers.items()))
-        return Attendance(self._incarnation, self._name, cells, self._live_us)
+        return Attendance(self._incarnation, self._name, cells, self._attends_us)
 
     @property
     def said(self) -> Mapping[RivalKind, str]:
@@ -132,6 +136,11 @@ class Rivals:
         """Raises `TierUnavailableError` if another deployment uses the queue, and came first."""
         if any(one.kind == "deployment" and one.was_first for one in self._others):
             raise TierUnavailableError(f"changes of {self._region}", SAID["deployment"])
+
+    def is_alone(self) -> bool:
+        """True if a look that is recent has found no other queue and no journal of the region."""
+        is_recent = asyncio.get_running_loop().time() - self._looked_at <= 2 * self._every_seconds
+        return is_recent and self._region not in self._queues and not self.keeps_unannounced()
 
     async def check_queue(self) -> None:
         """Raises `OtherQueueError` if another queue is used for the own region, too.

@@ -10,6 +10,7 @@ from cachesvc.commands import audit, documents, explain, publish, serve, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.cdc import command as cdc
 from cachesvc.commands.check import command as check
+from cachesvc.commands.pool import command as pool
 from cachesvc.commands.report import command as report
 from cachesvc.commands.size import command as size
 from cachesvc.commands.top import command as top
@@ -138,6 +139,13 @@ COMMANDS = {
         "0 if nothing changes; 1 if it must not be rolled out, or a document is wrong; 2 if something changes.",
         topology.add_arguments,
         lambda options, _: topology.run(options),
+    ),
+    "pool": Command(
+        "Adds, replaces or removes a memcached server in the topology document.",
+        "0 if it is written; 1 if it was not wanted, or must not be; 2 if an argument or the document is"
+        " wrong.",
+        pool.add_arguments,
+        lambda options, _: pool.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -1,8 +1,11 @@
 """The parts of the topology document that take effect while an instance runs.
 
 callers, rates, numbers of origin_budget       at once
+a namespace that comes or goes                 at once
 TTLs, windows, limits of a namespace           at once, for what is stored and read from then on
 how values are loaded (`origin`)               at once, for loads that begin from then on
+the rows that concern a namespace (`sources`)  at once, for row changes that are taken from then on
+memcached servers, their gutter and their zones  between two turns, when the new ones are greeted
 everything else                                at the next start; `waiting` names it
 """
 
@@ -12,7 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.config.topology import Namespace, Origin, Topology
+from cachesvc.config.topology import L1Room, Namespace, Origin, Region, Topology
 
 Path: TypeAlias = tuple[str, ...]
 """The way to a field: `("namespaces", "pages", "ttl")`."""
@@ -32,9 +35,12 @@ LIVE_FIELDS = (
     "lease_wait",
     "tags_max",
     "rates",
+    "sources",
 )
 """The fields of a namespace that change live as a whole."""
 LIVE_FIELDS_OF_ORIGINS = ("url", "soft_deadline", "hard_deadline", "max_body", "lag", "headers")
+
+LIVE_FIELDS_OF_REGIONS = ("pool", "gutter", "rings", "zones")
 
 
 def changed(before: object, after: object, at: Path = ()) -> Iterator[Path]:
@@ -60,6 +66,10 @@ def is_live(path: Path) -> bool:
     match path:
         case ("callers", *_):
             return True
+        case ("regions", _, field, *_) if field in LIVE_FIELDS_OF_REGIONS:
+            return True
+        case ("namespaces", _) | ("namespaces", _, "origin"):
+            return True
         case ("namespaces", _, field, *_) if field in LIVE_FIELDS:
             return True
         case ("namespaces", _, "origin", field, *_):
@@ -73,22 +83,36 @@ def is_live(path: Path) -> bool:
 def taken(running: Topology, found: Topology) -> Topology:
     """Returns the running topology, with all that takes effect live from the other one."""
     namespaces = {
-        name: _taken(one, found.namespaces[name]) if name in found.namespaces else one
-        for name, one in running.namespaces.items()
+        name: _taken(running.namespaces[name], one) if name in running.namespaces else _come(one)
+        for name, one in found.namespaces.items()
     }
-    return replace(running, callers=found.callers, namespaces=namespaces)
+    regions = {
+        name: _taken_region(one, found.regions[name]) if name in found.regions else one
+        for name, one in running.regions.items()
+    }
+    return replace(running, callers=found.callers, namespaces=namespaces, regions=regions)
 
 
 def waiting(running: Topology, found: Topology) -> list[Path]:
     """Returns the ways to what differs and takes effect at the next start only.
 
-    `version` alone is not among them: it says nothing by itself.
+    `running` is the result of `taken`. `version` alone is not among them: it says nothing by itself.
     """
-    return [path for path in changed(running, found) if not is_live(path) and path != ("version",)]
+    return [path for path in changed(running, found) if path != ("version",)]
+
+
+def _taken_region(running: Region, found: Region) -> Region:
+    return replace(running, **{field: getattr(found, field) for field in LIVE_FIELDS_OF_REGIONS})
+
+
+def _come(found: Namespace) -> Namespace:
+    """Returns a namespace that comes. It has no room of its own in L1 before the next start."""
+    return replace(found, l1=L1Room())
 
 
 def _taken(running: Namespace, found: Namespace) -> Namespace:
     fields = {field: getattr(found, field) for field in LIVE_FIELDS}
+    fields["origin"] = found.origin
     if running.origin is not None and found.origin is not None:
         fields["origin"] = _taken_origin(running.origin, found.origin)
     if running.origin_budget is not None and found.origin_budget is not None:

@@ -226,6 +226,10 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     added."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
+    warm_up: Duration = Duration.parse("5m")
+    """How long after a change of the region's memcached servers a key that its server does not
+    have is asked for at the server that had it before. What is found there is judged as any copy, and
+    copied. Another change ends it. 0: not at all."""
     gutter_ttl: Duration = Duration.parse("10s")
     """The longest time that a memcached server of the region's `gutter` keeps a copy; at least
     1s, and in whole seconds, rounded up. The longer it is, the fewer keys of a server that is away are

@@ -109,13 +109,16 @@ class FlightRunner:
     def start(self, flight: Flight) -> None:
         """Starts one flight.
 
-        A hit in L2 lands the flight without a task: the batch that brings the copy calls back.
+        A hit in L2 or L3 lands the flight without a task: the batch that brings the copy calls back.
         """
         if flight.mode >= Mode.RELOAD:
             self._tasks.spawn(self._run([flight], self._from_l3), "flight")
             return
         asking = asyncio.ensure_future(self._l2.ask(flight.key))
-        asking.add_done_callback(partial(self._l2_answered, flight))
+        if asking.done():
+            self._l2_answered(flight, asking)
+        else:
+            asking.add_done_callback(partial(self._l2_answered, flight))
 
     def start_together(self, flights: list[Flight]) -> None:
         """Starts flights with one multiget per server and one script call per home cell.
@@ -145,10 +148,27 @@ class FlightRunner:
             if self._land_from_l2(flight, asked.result()):
                 self._flights.remove(flight)
                 return
+            cell = self._homes.of(flight.key)
+            flight.asked = self._fences.merged
+            asking = asyncio.ensure_future(cell.ask(self._read_of(flight)))
+            asking.add_done_callback(partial(self._home_answered, cell, flight))
         except BaseException:
             self._end(flight)
             raise
-        self._tasks.spawn(self._run([flight], self._from_l3), "flight")
+
+    def _home_answered(self, cell: Cell, flight: Flight, asked: asyncio.Future[Reply | TierError]) -> None:
+        try:
+            reply = asked.result()
+            _take_lease(cell, flight, reply)
+            has_landed = self._land_from_l3(flight, reply)
+            if has_landed and not (flight.keep and self._near_tiers.has_l2):
+                self._end(flight)
+                return
+        except BaseException:
+            self._end(flight)
+            raise
+        go_on = partial(self._after_home, cell, replies=[reply], landed=[has_landed])
+        self._tasks.spawn(self._run([flight], go_on), "flight")
 
     async def _run(self, flights: list[Flight], ask: Callable[[list[Flight]], Awaitable[None]]) -> None:
         try:
@@ -265,10 +285,17 @@ class FlightRunner:
 
     async def _from_cell(self, cell: Cell, flights: list[Flight]) -> None:
         replies = await self._ask_home(cell, flights)
+        landed = [self._land_from_l3(flight, reply) for flight, reply in zip(flights, replies, strict=True)]
+        await self._after_home(cell, flights, replies, landed)
+
+    async def _after_home(
+        self, cell: Cell, flights: list[Flight], replies: Sequence[Reply | TierError], landed: Sequence[bool]
+    ) -> None:
+        """Copies what landed into L2; the other flights go on."""
         onward: list[tuple[Flight, Reply | TierError]] = []
         copies: list[tuple[Key, Namespace, Entry]] = []
-        for flight, reply in zip(flights, replies, strict=True):
-            if not self._land_from_l3(flight, reply):
+        for flight, reply, has_landed in zip(flights, replies, landed, strict=True):
+            if not has_landed:
                 onward.append((flight, reply))
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
@@ -287,22 +314,20 @@ class FlightRunner:
         asked = self._fences.merged
         for flight in flights:
             flight.asked = asked
-        replies = await cell.read_many(
-            [
-                Read(
-                    flight.key,
-                    self._not_before(flight),
-                    flight.mode is not Mode.LOOKUP,
-                    flight.mode >= Mode.RELOAD and flight.mode is not Mode.EARLY,
-                    flight.namespace.lease,
-                )
-                for flight in flights
-            ]
-        )
+        replies = await cell.read_many([self._read_of(flight) for flight in flights])
         for flight, reply in zip(flights, replies, strict=True):
-            if not isinstance(reply, TierError) and reply.lease is not None:
-                flight.lease = HeldLease(cell, flight.key, reply.lease)
+            _take_lease(cell, flight, reply)
         return replies
+
+    def _read_of(self, flight: Flight) -> Read:
+        mode = flight.mode
+        return Read(
+            flight.key,
+            self._not_before(flight),
+            mode is not Mode.LOOKUP,
+            mode >= Mode.RELOAD and mode is not Mode.EARLY,
+            flight.namespace.lease,
+        )
 
     def _not_before(self, flight: Flight) -> int:
         """The `as_of` up to which a copy at the home is of no use to the flight; 0 if any may be.
@@ -493,6 +518,12 @@ class FlightRunner:
             flight.land(Missed(flight.trail, is_unkept))
         elif over and not is_unkept:
             self._loads.land_last_resort(flight)
+
+
+def _take_lease(cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
+    """Makes the flight own the lease that its home has granted, if it has."""
+    if not isinstance(reply, TierError) and reply.lease is not None:
+        flight.lease = HeldLease(cell, flight.key, reply.lease)
 
 
 def _broken() -> RequestError:

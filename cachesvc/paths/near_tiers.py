@@ -9,6 +9,7 @@ from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Tier
+from cachesvc.tiers.l2.null import NullTier
 
 
 class NearTiers:
@@ -20,6 +21,11 @@ class NearTiers:
         self._admission = admission
         self._hot_keys = hot_keys
         self._ghosts = ghosts
+
+    @property
+    def has_l2(self) -> bool:
+        """False if L2 is known to hold nothing, so that no copies need be put there."""
+        return not isinstance(self._l2, NullTier)
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.

@@ -58,6 +58,10 @@ class Findings:
         if untold and not before:
             log.info("%s %s does not tell whether it has: %s", kind, server, ", ".join(sorted(untold)))
 
+    def forget(self, kind: str, server: str) -> None:
+        """Drops what was seen of a server that is not used any more."""
+        self._checks.pop((kind, server), None)
+
     def unmet(self) -> Sequence[Mapping[str, str]]:
         """The needs that are not met, for people; those with the effect `stale` come first."""
         found = [(f"{kind} {server}", check) for kind, server, check in self._all() if check.is_met is False]

@@ -21,6 +21,7 @@ At most `limit` keys are followed. If there are more, those whose copies are ove
 if that is not enough, the rate is halved for good, as in SHARDS with a fixed size.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
@@ -111,15 +112,26 @@ class Ghosts:
 
         It is public for the callers that cannot afford a call per read.
         """
-        self.ttls_us = ttls_us
+        self._ttls_us = ttls_us
         self._fences = fences
         self._clock = clock
         self._limit = limit
         self._ghosts: dict[int, _Ghost] = {}
-        self._reuse = {name: NamespaceReuse() for name in ttls_us}
+        self._reuse: dict[str, NamespaceReuse] = defaultdict(NamespaceReuse)
+        self.take(ttls_us)
 
     def __repr__(self) -> str:
         return f"<Ghosts [{self.followed} of {self._limit} keys, one in {self.one_in}]>"
+
+    def take(self, ttls_us: Mapping[str, int]) -> None:
+        """Takes the TTLs of the namespaces that there are from now on; others are forgotten."""
+        self._ttls_us = ttls_us
+        if gone := self._reuse.keys() - ttls_us.keys():
+            self._ghosts = {digest: one for digest, one in self._ghosts.items() if one.namespace not in gone}
+        for name in gone:
+            del self._reuse[name]
+        for name in ttls_us:
+            self._reuse[name]  # made if it is not there
 
     @property
     def followed(self) -> int:
@@ -196,7 +208,7 @@ class Ghosts:
     def live_bytes(self) -> Mapping[tuple[str], int]:
         """The bytes of values whose copies are fresh now, by namespace: an estimate."""
         now, weight = self._clock.now_us(), self.mask + 1
-        found = dict.fromkeys(self._reuse, 0)
+        found = defaultdict[str, int](int, dict.fromkeys(self._reuse, 0))
         for ghost in self._ghosts.values():
             if ghost.fresh_until > now:
                 found[ghost.namespace] += ghost.bytes * weight
@@ -208,7 +220,7 @@ class Ghosts:
             self._make_room(now)
             if key.digest & self.mask:
                 return None
-        ghost = self._ghosts[key.digest] = _Ghost(key.namespace, self.ttls_us[key.namespace])
+        ghost = self._ghosts[key.digest] = _Ghost(key.namespace, self._ttls_us.get(key.namespace, 1))
         return ghost
 
     def _make_room(self, now: int) -> None:

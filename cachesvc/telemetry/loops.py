@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -223,6 +223,10 @@ class Loops:
     def watch(self, loops: Iterable[Loop]) -> None:
         """Adds loops to those that are watched."""
         self._loops += loops
+
+    def forget(self, loops: Collection[Loop]) -> None:
+        """Watches these loops no longer."""
+        self._loops = [loop for loop in self._loops if loop not in loops]
 
     def troubles(self) -> Mapping[str, str]:
         """The loops that do not do their work, by name, each with the reason."""

@@ -67,6 +67,8 @@ class BatcherStatistics(Struct, frozen=True):
     """Batches that were sent and are not answered yet."""
 
 
+NOTHING = object()
+"""Stands for a result that there is not."""
 LANE_PART = 7
 """A lane may have so many times the items for which there is room left."""
 
@@ -95,9 +97,15 @@ class _Batch:
         self.callers += other.callers
         self.weight += other.weight
 
-    def answer(self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None) -> None:
-        """Gives each future its part of `results`; a future that is done had its caller cancelled."""
+    def answer(
+        self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None, again: object = NOTHING
+    ) -> "list[tuple[Any, asyncio.Future[Any]]]":
+        """Gives each future its part of `results`; a future that is done had its caller cancelled.
+
+        Returns the single items whose result is `again`, and their futures, which were given nothing.
+        """
         at = 0
+        left = []
         for future, count in zip(self.futures, self.counts, strict=True):
             begin = at
             if count:
@@ -106,10 +114,14 @@ class _Batch:
             else:
                 result = results[at]
                 at += 1
+                if result is again and not future.done():
+                    left.append((self.items[begin], future))
+                    continue
             if not future.done():
                 future.set_result(result)
             elif unclaimed is not None:
                 unclaimed(self.items[begin:at], results[begin:at])
+        return left
 
     def answer_all(self, result: object) -> None:
         """Gives the same result to every item."""
@@ -183,6 +195,7 @@ class Batcher(Generic[T, R]):
         weigh: Callable[[Sequence[T]], int] | None = None,
         most_weight: int = 1 << 20,
         lane_of: Callable[[T], str] = _one_lane,
+        again: object = NOTHING,
     ):
         """Makes a batcher that has sent nothing yet.
 
@@ -191,7 +204,8 @@ class Batcher(Generic[T, R]):
         and `most_weight` bounds that of a batch; without `weigh` items have no weight. `lane_of`
         returns the namespace of an item; a call has that of its first item. With `exchange_span`, a
         batch with an item of a traced caller is a span. `unclaimed` is given the results whose caller
-        was cancelled; it must not raise. Raises `ValueError` if a bound is below 1.
+        was cancelled; it must not raise. A single item whose result is the object `again` is sent again,
+        as by `resubmit`. Raises `ValueError` if a bound is below 1.
         """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
@@ -207,6 +221,7 @@ class Batcher(Generic[T, R]):
         self._context = Context()
         self._lane_of = lane_of
         self._has_lanes = lane_of is not _one_lane
+        self._again = again
         self._lanes: dict[str, _Lane] = {}
         """The lanes by name: as many as there are namespaces with items of this kind."""
         self._turns: deque[_Lane] = deque()
@@ -362,6 +377,27 @@ class Batcher(Generic[T, R]):
             lane.ready.appendleft(batch)
             self._note_waiting(lane, len(piece))
 
+    def _send_again(self, left: "list[tuple[T, asyncio.Future[Any]]]", callers: list[Span]) -> None:
+        """Puts single items before all others of their namespaces, as many side by side as fit."""
+        if self._closed:
+            for _, future in left:
+                future.set_result(self._refusal())
+            self._refused += len(left)
+            return
+        batch = _Batch()
+        for item, future in reversed(left):
+            lane, weight = self._lane(item), self._weight((item,))
+            fits = len(batch.items) < self._max_batch and batch.weight + weight <= self._most_weight
+            if not (fits and lane.ready and lane.ready[0] is batch):
+                batch = _Batch()
+                batch.callers += callers
+                lane.ready.appendleft(batch)
+            batch.weight += weight
+            batch.items.append(item)
+            batch.futures.append(future)
+            batch.counts.append(0)
+            self._note_waiting(lane, 1)
+
     def _enqueue_parts(
         self,
         lane: _Lane,
@@ -453,7 +489,8 @@ class Batcher(Generic[T, R]):
             if len(results) != sum(count or 1 for count in batch.counts):
                 why = f"{self.name}: {len(results)} results for another number of items"
                 raise RuntimeError(why)  # noqa: TRY301  raised to every caller
-            batch.answer(results, self._unclaimed)
+            if left := batch.answer(results, self._unclaimed, self._again):
+                self._send_again(left, batch.callers)
         except TierError as error:
             batch.answer_all(error)
         except asyncio.CancelledError:
@@ -473,6 +510,11 @@ class Batcher(Generic[T, R]):
             results = await self._run(batch.items)
             span.error = failure_in(results)
         return results
+
+    async def drain(self) -> None:
+        """Waits until no item waits and no batch is in flight. New items are taken all the same."""
+        while self._waiting or self._tasks:
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Refuses new items and waits for the batches in flight.

@@ -253,12 +253,20 @@ class BreakerPool:
         self._rng = rng
         self._breakers: dict[str, Breaker] = {}
 
-    def add(self, name: str) -> Breaker:
-        """Returns the breaker of one more server."""
-        made = self._breakers[name] = Breaker(
+    def make(self) -> Breaker:
+        """Returns a breaker of a server that is to be added."""
+        return Breaker(
             self._settings, may_open=self._may_open, is_late=self._is_late, now=self._now, rng=self._rng
         )
+
+    def add(self, name: str, made: Breaker | None = None) -> Breaker:
+        """Returns the breaker of one more server, or of another one of this name."""
+        self._breakers[name] = made = made or self.make()
         return made
+
+    def remove(self, name: str) -> None:
+        """Forgets the breaker of a server that is not used any more."""
+        self._breakers.pop(name, None)
 
     def __getitem__(self, name: str) -> Breaker:
         return self._breakers[name]

@@ -12,6 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cachesvc.tiers.redis_connections import CleanConnection
 
+BUSY = 1.5
+"""The paces between two looks, each with its pause, if two or more replies come per pace.
+
+If fewer come, a pause costs more than it saves: its end wakes the loop, too."""
+
 
 class Listener(asyncio.Protocol):
     """Takes an open connection over from redis-py, which may only close it from then on."""
@@ -24,7 +29,11 @@ class Listener(asyncio.Protocol):
         self._why: Exception | None = None
         """Why nothing more can come; None while the connection is whole."""
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits_until = 0.0
+        """When the running wait is over, on the loop's clock."""
         self._looked_at = float("-inf")
+        self._is_busy = False
         self._transport.set_protocol(self)
         self._transport.resume_reading()
         if unread:
@@ -37,17 +46,19 @@ class Listener(asyncio.Protocol):
     async def arrived(self, seconds: float, *, pace_seconds: float) -> list[Any]:
         """Returns what has come since the last call, or nothing if nothing does within `seconds`.
 
-        `pace_seconds`: the least time from one look to the next. What comes meanwhile does not wake the
-        event loop. A cancelled call has taken nothing. Raises what has closed the connection.
+        `pace_seconds`: the least time from one look to the next while much comes, which is while looks are
+        less than `BUSY` of it apart. What comes meanwhile does not wake the event loop. A cancelled call
+        has taken nothing. Raises what has closed the connection.
         """
         loop = asyncio.get_running_loop()
-        if (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
+        if self._is_busy and (early_seconds := self._looked_at + pace_seconds - loop.time()) > 0:
             await self._pause(early_seconds)
         found = self._taken()
         if not found:
             await self._wait(seconds)
             found = self._taken()
-        self._looked_at = loop.time()
+        now = loop.time()
+        self._is_busy, self._looked_at = now - self._looked_at < BUSY * pace_seconds, now
         return found
 
     async def _pause(self, seconds: float) -> None:
@@ -61,12 +72,28 @@ class Listener(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
+        self._waits_until = loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._waits_until:
+            self._set_timer(loop)
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._waits_until, self._time_out, loop)
+
+    def _time_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends the wait if its time is over; a timer is made once per time-out, not once per wait."""
+        self._timer = None
+        if self._waiter is None:
+            return
+        if loop.time() >= self._waits_until:
+            self._wake()
+        else:
+            self._set_timer(loop)
 
     def _taken(self) -> list[Any]:
         if found := self._parser.taken():
@@ -88,6 +115,8 @@ class Listener(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._why = self._why or exc or RedisConnectionError("the server closed the connection")
         self._former.connection_lost(exc)
         self._wake()

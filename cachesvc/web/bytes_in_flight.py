@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class BytesInFlight:
     """The bytes that are on their way now, and what was refused because they are too many."""
 
-    __slots__ = ("_full", "_is_shared", "_waiting", "by_namespace", "expected", "held", "most", "refused")
+    __slots__ = ("_full", "_waiting", "by_namespace", "expected", "held", "is_shared", "most", "refused")
 
     def __init__(self, most: int, *, is_shared: bool = False) -> None:
-        """`is_shared`: there are several namespaces, and each has its share."""
         self.most = most
-        self._is_shared = is_shared
+        self.is_shared = is_shared
+        """True if there are several namespaces, and each has its share."""
         self.by_namespace: dict[str, int] = {}
         """The held and expected bytes that belong to a namespace, for those with any."""
         self.held = 0
@@ -85,7 +85,7 @@ class BytesInFlight:
 
     def _share(self, free: int, namespace: str) -> int:
         """Returns how much more the namespace may hold if so much is free; below 0: nothing."""
-        own = self.by_namespace.get(namespace, 0) if self._is_shared else 0
+        own = self.by_namespace.get(namespace, 0) if self.is_shared else 0
         return PART * free - own if own else free
 
     def count(self, namespace: str, size: int) -> None:

@@ -97,9 +97,9 @@ class Connections:
         self._least_rate = limits.least_read_rate
         self._in_flight = in_flight
         self._by_peer: dict[str, dict[Connection, None]] = {}
-        self._waiting: dict[Connection, tuple[float, int, str]] = {}
-        """Connection → the end of its answer's time, and the bytes counted for it, and for which
-        namespace; oldest first."""
+        self.waiting: dict[Connection, tuple[float, int, str]] = {}
+        """Connection with a waiting answer → the end of the answer's time, and the bytes that are
+        counted for it, and for which namespace; oldest first."""
         self._heads: dict[Connection, float] = {}
         """Connection → the end of the time of its head, which has begun; oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -122,7 +122,7 @@ class Connections:
         """Connections that were closed because they had no request for `server.idle_timeout`."""
 
     def __repr__(self) -> str:
-        return f"<Connections [{self.open} of {self.most} open, {len(self._waiting)} with waiting answers]>"
+        return f"<Connections [{self.open} of {self.most} open, {len(self.waiting)} with waiting answers]>"
 
     def start(self, reserved: int = 0) -> None:
         """Lowers the limits to what the limit of descriptors allows; says so in one line.
@@ -242,11 +242,11 @@ class Connections:
     def waits(self, connection: Connection) -> None:
         """Notes that the answer in the connection's buffer waits for its peer."""
         size = connection.unsent()
-        if not size or connection in self._waiting:
+        if not size or connection in self.waiting:
             return
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._seconds + size / self._least_rate
-        self._waiting[connection] = ends, size, (namespace := connection.namespace)
+        self.waiting[connection] = ends, size, (namespace := connection.namespace)
         self._in_flight.held += size
         self._in_flight.count(namespace, size)
         self._start_timer()
@@ -257,31 +257,31 @@ class Connections:
 
     def taken(self, connection: Connection) -> None:
         """Notes that the peer has taken what waited, or has gone."""
-        if (waiting := self._waiting.pop(connection, None)) is not None:
+        if (waiting := self.waiting.pop(connection, None)) is not None:
             _, size, namespace = waiting
             self._in_flight.held -= size
             self._in_flight.count(namespace, -size)
 
     def _make_room(self) -> None:
-        while self._waiting and self._in_flight.held > self._in_flight.most:
+        while self.waiting and self._in_flight.held > self._in_flight.most:
             waiting: Counter[str] = Counter()
-            for _, size, namespace in self._waiting.values():
+            for _, size, namespace in self.waiting.values():
                 waiting[namespace] += size
             most = waiting.most_common(1)[0][0]
-            oldest = next(one for one, (_, _, namespace) in self._waiting.items() if namespace == most)
+            oldest = next(one for one, (_, _, namespace) in self.waiting.items() if namespace == most)
             self._abort(oldest, "there is no room for it any more")
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         with self.loop.step():
             now = loop.time()
-            for connection, (ends, _, _) in list(self._waiting.items()):
+            for connection, (ends, _, _) in list(self.waiting.items()):
                 if not connection.unsent():
                     self.taken(connection)
                 elif ends <= now:
                     self._abort(connection, "its time is over")
             self._end_slow_heads(now)
-        is_needed = self._waiting or self._heads
+        is_needed = self.waiting or self._heads
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None
 
     def _start_timer(self) -> None:
@@ -300,6 +300,6 @@ class Connections:
 
     def _abort(self, connection: Connection, why: str) -> None:
         self.untaken += 1
-        self._untaken.failed(f"an answer with {self._waiting[connection][1]} bytes waits, and {why}")
+        self._untaken.failed(f"an answer with {self.waiting[connection][1]} bytes waits, and {why}")
         self.taken(connection)
         connection.abort()

@@ -91,7 +91,8 @@ class Handshake(asyncio.Protocol):
     def __init__(self, handshakes: Handshakes, make: Callable[["Handshake"], asyncio.Protocol]) -> None:
         self._of = handshakes
         self._make = make
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
+        """The TCP connection, which is below that of TLS later."""
         self._task: asyncio.Task[None] | None = None
         self._began = 0.0
         self._peer = ""
@@ -117,23 +118,23 @@ class Handshake(asyncio.Protocol):
         self.abort()  # it has none before the handshake ends
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     def unsent(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     # the handshake ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         loop = asyncio.get_running_loop()
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._began = loop.time()
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         self._of.callers.opened(self, self._peer)
         self._of.running.add(self)
-        self._task = loop.create_task(self._shake(self._transport), name="TLS handshake")
+        self._task = loop.create_task(self._shake(self.transport), name="TLS handshake")
 
     async def _shake(self, transport: asyncio.Transport) -> None:
         begun, self._early = b"".join(self._early), []

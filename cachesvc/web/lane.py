@@ -44,7 +44,9 @@ END_OF_HEAD = b"\r\n\r\n"
 
 _PLAIN_GET = re.compile(rb"GET %b HTTP/1\.1\r\n" % PLAIN_PATH.encode()).match
 _PLAIN_BATCH = re.compile(rb"POST /v1/([a-z0-9_-]+):get HTTP/1\.1\r\n").match
-_TRACEPARENT = re.compile(rb"\n[Tt]raceparent: (00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})\r\n").search
+_TRACEPARENT = re.compile(
+    rb"\n[Tt]raceparent: (00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})\r\n"
+).search
 _LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,6})\r\n").search
 _TIMEOUT = re.compile(rb"\n[Cc]achesvc-[Tt]imeout: ([1-9][0-9]{0,8}(?:us|ms|s))\r\n").search
 
@@ -108,7 +110,8 @@ class Lane:
     def __init__(self, answer: Answering, namespaces: Collection[str], hosts: Hosts) -> None:
         """`namespaces` are the declared ones."""
         self.answer = answer
-        self._namespaces = {name.encode(): name for name in namespaces}
+        self._namespaces: dict[bytes, str] = {}
+        self.take(namespaces)
         self._hosts = hosts
         self._blocks: dict[bytes, bytes] = {}
         """Block of header lines without the value of `traceparent` → value of `Authorization`."""
@@ -117,6 +120,10 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane [{len(self._blocks) + len(self._batches)} blocks known]>"
+
+    def take(self, namespaces: Collection[str]) -> None:
+        """Knows these namespaces from now on, and no others."""
+        self._namespaces = {name.encode(): name for name in namespaces}
 
     def read(self, data: bytes, at: int) -> Plain | None:
         """Returns the plain read or batch that stands at this place; None without a known one."""

@@ -700,12 +700,17 @@ class _EncryptedConnection(_Connection):
     __slots__ = ()
 
     def unsent(self) -> int:
-        below = 0 if self._handshake is None else self._handshake.unsent()
-        return super().unsent() + below
+        if (transport := self._socket) is None:
+            return 0
+        size = transport.get_write_buffer_size()
+        if (handshake := self._handshake) is not None and (below := handshake.transport) is not None:
+            size += below.get_write_buffer_size()
+        return size
 
     def _note_life(self) -> None:
-        super()._note_life()
-        self._callers.taken(self)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._callers.waiting:
+            self._callers.taken(self)
 
     async def finish_response(self, *answered: Any) -> tuple[web.StreamResponse, bool]:
         done = await super().finish_response(*answered)

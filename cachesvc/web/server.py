@@ -84,6 +84,7 @@ _AUDITED = (401, 403, 421)
 OWN_HEAD_BYTES = 1 << 10
 """The answer to a batch has a head of fewer bytes."""
 _AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
+_UNTRACED = _AT_ANY_TIME
 
 
 class Web:
@@ -123,6 +124,7 @@ class Web:
         self._rates = rates = rates or RateLimits({}, {}, instances=1)
         self._limits = service.server
         self._namespaces = topology.namespaces
+        self._lanes: list[Lane] = []
         self._reader = paths.reader
         self._trail = paths.trail
         self._fences = paths.fences
@@ -235,8 +237,17 @@ class Web:
             has_keys=settings == "server",
         )
 
+    def take(self, topology: Topology) -> None:
+        """Takes callers, and the namespaces that are served from now on."""
+        self.door.take(topology.callers, topology.namespaces)
+        self.in_flight.is_shared = len(topology.namespaces) > 1
+        for lane in self._lanes:
+            lane.take(topology.namespaces)
+
     def _listener(self, port: Port) -> Listener:
         is_fast = port.has_keys and self._has_lane
+        lane = Lane(partial(self._answer_soon, port), self._namespaces, port.hosts) if is_fast else None
+        self._lanes += [lane] if lane is not None else []
         return Listener(
             partial(self.handle, port=port),
             partial(self._handle_extra, port),
@@ -244,7 +255,7 @@ class Web:
             port.connections,
             self._limits,
             port.handshakes,
-            Lane(partial(self._answer_soon, port), self._namespaces, port.hosts) if is_fast else None,
+            lane,
         )
 
     def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:
@@ -403,48 +414,46 @@ class Web:
         That is from L1, or, if L1 has no copy, with a refusal: the cheaper a refusal is under overload, the
         more is left for those who are not refused. Empty if L1 has no copy and the read goes on: `waits`
         gets its answer.
-        None, and nothing is counted, where the read is for `handle`: also if it is to be traced, and for
-        values in L1 of more than `most_bytes`.
+        None, and nothing is counted, where the read is for `handle`: also for values in L1 of more than
+        `most_bytes`.
         """
         started = perf_counter()
         if isinstance(read, PlainBatch):
             return self._hit_many(port, read, most_bytes + HEAD_BYTES - OWN_HEAD_BYTES, started, waits)
-        key, sampling = read.key, None if self._spans is None else self._spans.sampling
-        if (
-            port.is_stopping
-            or (sampling is not None and sampling.would_take(read.traceparent))
-            or (grant := self.door.reader(read.authorization, key.namespace)) is None
-        ):
+        key, spans = read.key, self._spans
+        if port.is_stopping or (grant := self.door.reader(read.authorization, key.namespace)) is None:
             return None
         entry = self._reader.peek_small(key.namespace, key, most_bytes)
         if entry is None and not self._reader.is_beyond_l1(key):
             return None
-        if sampling is not None:
-            sampling.takes(read.traceparent)
+        span = None
+        if spans is not None and spans.sampling.takes(read.traceparent):
+            span = spans.begin("get", Place(Kind.KEY, key.namespace, key), read.traceparent)
         try:
             if entry is None:
-                self._read_on(port, read, waits, started, grant.caller)
+                self._read_on(port, read, waits, started, grant.caller, span)
                 return b""
             if self._rates.is_on:
                 self._rates.check_hit(key.namespace, len(entry.value), started, grant.caller)
         except RequestError as error:
             reply = self._refused(error)
             self._complete(reply, port)
-            self._count_plain(reply, read, started, waits)
+            self._count_plain(reply, read, started, span, waits)
             return reply.whole()
         head = self._entries.hit_head(entry, key) + self._end_lines()
         seconds = perf_counter() - started
         self._counts.request(key.namespace, "get", HIT, seconds)
-        if self._spans is not None and seconds > self._spans.sampling.slow_seconds:
-            self._spans.end(
-                None, "get", key.namespace, Reply(200, head, outcome=HIT), seconds, _headers_of(read)
-            )
+        if spans is not None and (span is not None or seconds > spans.sampling.slow_seconds):
+            reply = Reply(200, head, outcome=HIT)
+            spans.end(span, "get", key.namespace, reply, seconds, _headers_of(read))
         return head + END_OF_LINES + entry.value
 
-    def _read_on(self, port: Port, read: PlainRead, waits: Waits, started: float, caller: Caller) -> None:
+    def _read_on(
+        self, port: Port, read: PlainRead, waits: Waits, started: float, caller: Caller, span: Span | None
+    ) -> None:
         """Begins a plain read of which L1 has no copy, as `_read_beyond` does without a task.
 
-        Raises `RequestError` (`overloaded`, `rate-limited`).
+        `span`: of a read that is sampled. Raises `RequestError` (`overloaded`, `rate-limited`).
         """
         key = read.key
         member = self.overload.admit(key.namespace, caller)
@@ -467,40 +476,41 @@ class Web:
                 here = (Target.key(key.namespace, key.text),)
                 reply.add_lines(server_timing(seconds, self._homes.distances(here)))
             self._complete(reply, port)
-            self._count_plain(reply, read, started, waits)
+            self._count_plain(reply, read, started, span, waits)
             waits.take(reply)
 
         try:
             if self._rates.is_on:
                 self._rates.check("reads", key.namespace, caller=caller)
-            if read.traceparent and self._spans is not None:
-                with under(passing(read.traceparent)):
-                    self._reader.get_soon(key, answered)
-            else:
+            if (part_of := span or (passing(read.traceparent) if self._spans is not None else None)) is None:
                 self._reader.get_soon(key, answered)
+            else:
+                with under(part_of):
+                    self._reader.get_soon(key, answered)
         except BaseException:
             member.__exit__()
             raise
 
-    def _count_plain(self, reply: Reply, read: PlainRead, started: float, waits: Waits) -> None:
-        self._count(reply, "get", read.key.namespace, started, None, _headers_of(read), waits.has_left)
+    def _count_plain(
+        self, reply: Reply, read: PlainRead, started: float, span: Span | None, waits: Waits
+    ) -> None:
+        self._count(reply, "get", read.key.namespace, started, span, _headers_of(read), waits.has_left)
 
     def _hit_many(
         self, port: Port, read: PlainBatch, most_bytes: int, started: float, waits: Waits
     ) -> bytes | None:
         """Does the same for a batch, whose answer without its head may have `most_bytes`."""
         namespace, spans = read.namespace, self._spans
-        if (
-            port.is_stopping
-            or (spans is not None and spans.sampling.would_take(read.traceparent))
-            or (grant := self.door.reader(read.authorization, namespace)) is None
-        ):
+        if port.is_stopping or (grant := self.door.reader(read.authorization, namespace)) is None:
             return None
-        overload = self.overload
+        overload, span = self.overload, None
+        if spans is not None and spans.sampling.would_take(read.traceparent):
+            span = spans.begin("get_many", Place(Kind.GET_MANY, namespace), read.traceparent)
         try:
             if overload.is_shedding and (error := overload.refusal(namespace, grant.caller)) is not None:
                 raise error
-            reply = self._batches.hit(read, grant.caller, most_bytes)
+            with _UNTRACED if span is None else under(span):
+                reply = self._batches.hit(read, grant.caller, most_bytes)
             if reply is None:
                 return None
         except RequestError as error:
@@ -510,7 +520,7 @@ class Web:
         self._complete(reply, port)
         if spans is not None:
             spans.sampling.takes(read.traceparent)
-        self._count(reply, "get_many", namespace, started, None, _headers_of(read), waits.has_left)
+        self._count(reply, "get_many", namespace, started, span, _headers_of(read), waits.has_left)
         return reply.whole()
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:

@@ -45,9 +45,7 @@ class ServerSpans:
     ) -> None:
         self.sampling = Sampling(settings.trace_ratio, settings.slow.seconds, rng)
         self._recorder = recorder
-        self._loading = frozenset(
-            name for name, namespace in namespaces.items() if namespace.origin is not None
-        )
+        self._namespaces = namespaces
         self._has_digests = settings.hashed_keys
         self._lag_us = lag_us
 
@@ -104,9 +102,9 @@ class ServerSpans:
         return (is_slow or reply.outcome == "failed") and self.sampling.keeps(time.monotonic())
 
     def _made(self, operation: str, namespace: str, caller: SpanContext | None) -> Span:
-        name = (
-            "cache.get_or_load" if operation in _READS and namespace in self._loading else _NAMES[operation]
-        )
+        contract = self._namespaces.get(namespace)
+        is_loading = operation in _READS and contract is not None and contract.origin is not None
+        name = "cache.get_or_load" if is_loading else _NAMES[operation]
         context = SpanContext(caller.trace_id if caller else new_trace_id(), new_span_id(), True)
         span = Span(name, "server", context, self._recorder, caller.span_id if caller else 0)
         if namespace:

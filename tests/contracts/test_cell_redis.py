@@ -384,10 +384,15 @@ async def test_inspecting_does_not_make_a_key_look_used(valkey: RealServer) -> N
         assert await bench.admin.object("FREQ", record) > before
 
 
-async def test_the_lease_of_a_reply_whose_reader_has_gone_goes_back(bench: RedisBench) -> None:
+@pytest.mark.parametrize("is_single", [True, False])
+async def test_the_lease_of_a_reply_whose_reader_has_gone_goes_back(
+    bench: RedisBench, is_single: bool
+) -> None:
     """The batch of a cancelled reader is sent all the same, and its lease granted to nobody."""
     await bench.read()
-    reader = asyncio.create_task(bench.redis.read_many([Read(Key.of(NS, "b"), lease=True)]))
+    read = Read(Key.of(NS, "b"), lease=True)
+    asking = bench.redis.ask(read) if is_single else bench.redis.read_many([read])
+    reader = asyncio.ensure_future(asking)
     await asyncio.sleep(0)
     reader.cancel()
     await asyncio.wait([reader])

@@ -114,7 +114,7 @@ async def test_writes_to_a_queue_reach_the_server_that_took_over(failover: Failo
     with pytest.raises(TierUnavailableError):
         await changes.append(CHANGE)
     await asyncio.gather(*(changes.append(CHANGE) for _ in range(8)))
-    assert (await changes.open_count()).backlog == 8
+    assert ((await changes.completion()).count).backlog == 8
     await changes.stop()
 
 

@@ -114,7 +114,7 @@ async def cell_exchange(bench: Bench) -> AsyncIterator[Exchange]:
 async def queue_exchange(bench: Bench) -> AsyncIterator[Exchange]:
     with redis_with_tls(bench) as (url, _):
         changes = RedisChanges(url, "eu", access=Access(bench.context))
-        yield lambda: changes.open_count()
+        yield lambda: changes.completion()
         await changes.stop()
 
 

@@ -203,7 +203,7 @@ async def test_a_full_queue_finishes_the_changes_that_it_has_accepted(queue: Que
     await queue.changes.acknowledge(ids[:1])
     await queue.stream.publish([], done=[Done(ids[1], (Parked("c1", 1, 0, Target.key(NS, "b")),))])
     await queue.changes.bury(taken[2])
-    count = await queue.changes.open_count()
+    count = (await queue.changes.completion()).count
     assert (count.backlog, count.parked, count.dead) == (0, 1, 1)
 
 

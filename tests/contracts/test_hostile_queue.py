@@ -90,14 +90,12 @@ USES: dict[str, Ask] = {
     "parked": lambda queue: queue.changes.parked(idle_seconds=0, count=10),
     "acknowledge": lambda queue: queue.changes.acknowledge(["1-1"]),
     "completion": lambda queue: queue.changes.completion(ME),
-    "open_count": lambda queue: queue.changes.open_count(),
     "open": lambda queue: queue.stream.open(),
     "read": lambda queue: queue.stream.read(wait_seconds=0),
     "publish": lambda queue: queue.stream.publish([FENCE], done=[Done("1-1")]),
     "report": lambda queue: queue.stream.report("1-1"),
     "followers": lambda queue: queue.stream.followers(),
     "receipt": lambda queue: queue.stream.receipt("1-1"),
-    "has_beaten": lambda queue: queue.stream.has_beaten(1000),
     "now_us": lambda queue: queue.stream.now_us(),
     "server_report": lambda queue: queue.stream.server_report(lambda: 0),
     "settle": lambda queue: queue.stream.settle([Parked("c1", 5, target=Target.key("docs", "a"))]),
@@ -151,18 +149,20 @@ def test_any_answer_is_an_answer_or_a_failure_of_its_call(
 
 
 UNREADABLE: list[tuple[str, Any]] = [
-    *((name, b"\xff\xfe") for name in ("append", "take", "reclaim", "parked", "completion", "open_count")),
+    *((name, b"\xff\xfe") for name in ("append", "take", "reclaim", "parked", "completion")),
     *((name, b"\xff\xfe") for name in ("open", "read", "publish", "followers", "receipt")),
-    *((name, 7) for name in ("append", "take", "parked", "completion", "open_count")),
+    *((name, 7) for name in ("append", "take", "parked", "completion")),
     *((name, 7) for name in ("open", "read", "publish", "followers", "receipt", "now_us")),
     ("append", [b"1-1\r\nx: y"]),
     ("append", [b"1-1", b"1-2"]),
     ("parked", [[b"c1", b"kdocs/a"]]),
     ("parked", [[b"c1", b"kdocs/a", b"soon 0"]]),
-    ("completion", [1, b"a:b:0", b"", 1, b"", [], None]),
-    ("completion", [1, b"a:b:x", b"", 1, b"", [], b""]),
-    ("completion", [1, b"a:b:0", b"", 1, b"", [[b"neighbour", b"", b"", 0]], b""]),
-    ("completion", [1, b"a:b:0", b"", -1, b"", [], b""]),
+    ("completion", [1, b"a:b:0", b"", 1, b"", [], None, [0] * 6, 0]),
+    ("completion", [1, b"a:b:x", b"", 1, b"", [], b"", [0] * 6, 0]),
+    ("completion", [1, b"a:b:0", b"", 1, b"", [[b"neighbour", b"", b"", 0]], b"", [0] * 6, 0]),
+    ("completion", [1, b"a:b:0", b"", -1, b"", [], b"", [0] * 6, 0]),
+    ("completion", [1, b"a:b:0", b"", 1, b"", [], b"", [0] * 5, 0]),
+    ("completion", [1, b"a:b:0", b"", 1, b"", [], b"", [0] * 6, b"yes"]),
     ("open", [b"e", b"first", b"1-1", []]),
     ("read", [b"e", [[b"1-1", [b"p"]]]]),
     ("read", [b"e", [[b"1", [b"p", b""]]]]),
@@ -287,7 +287,7 @@ async def test_a_malformed_change_is_buried_and_its_neighbours_are_read(
         assert (good.id, good.changes) == (id_, (Change("docs", keys=("a",)),))
         assert bad.reason
         await queue.changes.bury(bad)
-        assert (await queue.changes.open_count()).dead == 1
+        assert (await queue.changes.completion()).count.dead == 1
         assert (await queue.changes.completion()).oldest == id_
 
 
@@ -310,7 +310,7 @@ async def test_changes_that_no_reply_has_room_for_are_read_in_smaller_numbers(
             except UnreadableAnswerError:
                 continue
         assert len(found) == 4
-        assert (await queue.changes.open_count()).dead == 1
+        assert (await queue.changes.completion()).count.dead == 1
 
 
 async def test_notes_that_nobody_here_wrote_are_forgotten(real: RealServer, admin: "Redis") -> None:
@@ -326,4 +326,4 @@ async def test_notes_that_nobody_here_wrote_are_forgotten(real: RealServer, admi
         assert (await queue.changes.completion(ME)).rivals == []
         assert [follower.instance for follower in await queue.stream.followers()] == ["eu-a"]
         assert await queue.changes.parked(idle_seconds=0, count=10) == []
-        assert (await queue.changes.open_count()).parked == 0
+        assert (await queue.changes.completion()).count.parked == 0

@@ -80,13 +80,13 @@ async def test_those_without_room_become_one_that_concerns_everything(queue: Que
         stream = small.stream()
         await stream.publish(fences[:4])
         assert await told(small) == fences[:4]
-        count = await small.changes.open_count()
+        count = (await small.changes.completion()).count
         assert (count.paced, count.paced_given_up) == (4, 0)
         await stream.publish(fences[4:])
         assert await told(small) == [*fences[2:], everything(now - 1)], "the newest `at` of the two"
         await stream.publish([Fence(9, now, over=3 * MINUTE)])
         assert await told(small) == [*fences[3:], Fence(9, now, over=3 * MINUTE), everything(now - 1)]
-        count = await small.changes.open_count()
+        count = (await small.changes.completion()).count
         assert (count.paced, count.paced_given_up) == (4, 2)
 
 

@@ -96,10 +96,12 @@ async def test_a_target_that_is_parked_twice_is_one_with_the_later_at(queue: Que
     for parked in (late, early):
         await park(queue, parked)
     assert await tried(queue) == [late]
-    assert (await queue.changes.open_count()).parked == 1
+    assert ((await queue.changes.completion()).count).parked == 1
     for parked in (await of(queue, cell="c3"), Parked("c2", late.at, 1, KEY, soft=True)):
         await park(queue, parked)
-    assert (await queue.changes.open_count()).parked == 3, "another cell, and a soft one, are another retry"
+    assert ((await queue.changes.completion()).count).parked == 3, (
+        "another cell, and a soft one, are another retry"
+    )
 
 
 async def test_a_try_restarts_the_idle_time_of_the_cell(queue: QueueBench) -> None:
@@ -128,7 +130,7 @@ async def test_no_more_are_tried_than_were_asked_for_and_a_cell_that_took_some_i
     await queue.stream().settle(first)
     assert await tried(queue, idle_seconds=5, count=10) == parked[2:]
     await queue.stream().settle(parked[2:])
-    assert await queue.changes.open_count() == OpenCount(0, 0, 0)
+    assert (await queue.changes.completion()).count == OpenCount(0, 0, 0)
     assert await tried(queue) == []
 
 
@@ -191,7 +193,7 @@ async def test_what_is_older_than_every_copy_is_forgotten(queue: QueueBench) -> 
     await queue.pass_time(61)
     (found,) = await tried(queue)
     assert (found.cell, found.target) == ("c2", WHOLE)
-    assert (await queue.changes.open_count()).parked == 1
+    assert ((await queue.changes.completion()).count).parked == 1
 
 
 async def test_an_at_of_a_clock_that_is_behind_is_not_forgotten(queue: QueueBench) -> None:
@@ -207,10 +209,10 @@ async def test_a_buried_change_has_parked_its_targets(queue: QueueBench) -> None
     (taken,) = await queue.changes.take("c1", count=1, wait_seconds=SHORT)
     parked = await of(queue)
     await queue.stream().publish([Fence(1, 1)], done=[Done(id_, (parked,), stays_open=True)])
-    assert (await queue.changes.open_count()).backlog == 1
+    assert ((await queue.changes.completion()).count).backlog == 1
     await queue.changes.bury(taken)
     assert await queue.dead() == [(id_, taken.reason, fields)]
-    assert await queue.changes.open_count() == OpenCount(0, 1, 1)
+    assert (await queue.changes.completion()).count == OpenCount(0, 1, 1)
     assert await tried(queue) == [parked]
 
 
@@ -220,7 +222,7 @@ async def test_a_change_that_is_gone_cannot_be_parked(queue: QueueBench) -> None
     id_ = await queue.changes.append(CHANGE)
     await queue.changes.acknowledge([id_])
     await queue.stream().publish([Fence(1, 1)], done=[Done(id_, (parked,)), Done("1-1", (parked,))])
-    assert await queue.changes.open_count() == OpenCount(0, 0, 0)
+    assert (await queue.changes.completion()).count == OpenCount(0, 0, 0)
 
 
 # receipts ----------------------------------------------------------------------------------------
@@ -279,7 +281,7 @@ async def test_more_than_is_kept_for_a_cell_becomes_everything_in_it(
     ids = [await park(small, newest), await park(small, *parked[1:], kept), await park(small, kept)]
     (whole,) = [one for one in await tried(small) if one.cell == "c2"]
     assert (whole.target, whole.at) == (None, newest.at), "the newest `at` of all"
-    assert (await small.changes.open_count()) == OpenCount(0, 2, 0, 1), "and no other cell is touched"
+    assert ((await small.changes.completion()).count) == OpenCount(0, 2, 0, 1), "and no other cell is touched"
     later = Parked("c2", newest.at + SECONDS, 6, TAG)
     ids.append(await park(small, later))
     await small.stream().settle([whole])
@@ -289,7 +291,7 @@ async def test_more_than_is_kept_for_a_cell_becomes_everything_in_it(
     assert [(await receipt(small, id_)).state for id_ in ids] == ["parked", "parked", "done", "parked"]
     await small.stream().settle([whole])
     assert [(await receipt(small, id_)).state for id_ in ids] == ["done"] * 4
-    assert await small.changes.open_count() == OpenCount(0, 0, 0)
+    assert (await small.changes.completion()).count == OpenCount(0, 0, 0)
 
 
 async def test_a_target_of_a_cell_that_overflowed_is_not_known_to_be_applied(small: QueueBench) -> None:

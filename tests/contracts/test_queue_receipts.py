@@ -100,12 +100,12 @@ async def test_a_thousand_changes_are_done_at_once(queue: QueueBench) -> None:
     ]
     done = [Done(id_, missed[number], ("c1",), AUDIT) for number, id_ in enumerate(ids)]
     position = await queue.stream().publish(fences, done=done)
-    assert await queue.changes.open_count() == OpenCount(0, 100, 0)
+    assert (await queue.changes.completion()).count == OpenCount(0, 100, 0)
     assert await queue.stream().receipt(ids[10]) == ReceiptRecord("parked", position, ("c1",), ("c2",))
     assert await queue.stream().receipt(ids[999]) == ReceiptRecord("done", position, ("c1",))
     assert [id_ for id_, _ in await queue.audit()] == ids
     await queue.changes.acknowledge(ids)
-    assert await queue.changes.open_count() == OpenCount(0, 100, 0)
+    assert (await queue.changes.completion()).count == OpenCount(0, 100, 0)
 
 
 async def test_whoever_sees_the_receipt_finds_the_fence(queue: QueueBench) -> None:

@@ -186,7 +186,7 @@ async def test_copies_that_nobody_sealed_are_named_once(
     def is_judged() -> bool:
         return ("memcached", "mc-0", "seal", "cost") in app._backends.findings.statistics()
 
-    tier = app._backends._leaves["mc-0"]
+    tier = app._backends.memcached.leaves["mc-0"]
     assert isinstance(tier, MemcachedTier)
     await app.start()
     await until("it has looked", is_judged)

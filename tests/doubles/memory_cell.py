@@ -193,6 +193,9 @@ class MemoryCell:
             answers.append(sorted(others - {use.queue}))
         return Claimed(f"{self.name}-{self.server}", answers)
 
+    async def ask(self, read: Read) -> Reply | TierError:
+        return (await self.read_many((read,)))[0]
+
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()
         if self._waits_at(now):

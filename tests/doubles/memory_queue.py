@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from cachesvc.changes import contract
 from cachesvc.changes.contract import (
     Attendance,
+    Beat,
     Completion,
     Done,
     FenceBatch,
@@ -64,8 +65,10 @@ class MemoryChanges:
         consumer: str = "",
         decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
         source: str = "/cachesvc",
+        retention_us: int = 3_600_000_000,
     ) -> None:
         self._queue = queue
+        self._retention_us = retention_us
         self._consumer = consumer
         self._decode = decode
         self._source = source
@@ -142,11 +145,11 @@ class MemoryChanges:
     async def bury(self, change: OpenChange) -> None:
         self._queue.bury(change.id, change.reason)
 
-    async def completion(self, me: Attendance | None = None) -> Completion:
+    async def completion(self, me: Attendance | None = None, beat: Beat | None = None) -> Completion:
         queue = self._queue
         now, oldest = queue.clock.now_us(), next(iter(queue.changes), None)
         epoch = queue.epoch_of_changes
-        return Completion(
+        found = Completion(
             now if oldest is None else queue.accepted_at(oldest),
             epoch,
             announced=queue.announced == epoch,
@@ -155,22 +158,29 @@ class MemoryChanges:
             lost=queue.lost,
             rivals=queue.attended(me) if me else (),
             queue=str(queue.epoch),
+            count=self._count(),
+        )
+        if beat is None:
+            return found
+        has_beaten = queue.has_beaten(beat.unless_beaten_us)
+        if not has_beaten and _may_beat(found, beat):
+            queue.beat(found.complete_to, self._retention_us)
+            has_beaten = True
+        return replace(found, has_beaten=has_beaten)
+
+    def _count(self) -> OpenCount:
+        queue = self._queue
+        return OpenCount(
+            len(queue.changes),
+            len(queue.parking),
+            len(queue.dead),
+            queue.parking.overflowed,
+            len(queue.paced),
+            queue.paced_given_up,
         )
 
     async def reconnect(self) -> None:
         """Does nothing: there is no connection."""
-
-    async def open_count(self) -> OpenCount:
-        parking = self._queue.parking
-        queue = self._queue
-        return OpenCount(
-            len(queue.changes),
-            len(parking),
-            len(queue.dead),
-            parking.overflowed,
-            len(queue.paced),
-            queue.paced_given_up,
-        )
 
 
 class MemoryFenceStream:
@@ -249,9 +259,6 @@ class MemoryFenceStream:
         for item in fence_items.encode(fences):
             self._queue.append_item(item)
 
-    async def has_beaten(self, within_us: int) -> bool:
-        return self._queue.has_beaten(within_us)
-
     async def reconnect(self) -> None:
         """Does nothing: there is no connection."""
 
@@ -267,13 +274,8 @@ class MemoryFenceStream:
 
     async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
         self._check(epoch)
-        if self._queue.has_beaten(unless_beaten_us):
-            return
-        self._queue.beaten_us = self._queue.clock.now_us()
-        self._queue.append_item(fence_items.heartbeat(complete_to))
-        oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
-        items = self._queue.fences
-        items[:] = itertools.dropwhile(lambda item: item.position[0] < oldest_ms, items)
+        if not self._queue.has_beaten(unless_beaten_us):
+            self._queue.beat(complete_to, self._retention_us)
 
     async def open(self) -> FenceStart:
         position, queue = self._take_position(), self._queue
@@ -373,6 +375,18 @@ class MemoryFenceStream:
 
     def _index(self) -> int:
         return bisect_left(self._queue.fences, self._position, key=lambda item: item.position)
+
+
+def _may_beat(found: Completion, beat: Beat) -> bool:
+    """True if there is nothing that only the consumer can decide."""
+    return (
+        not any(one.kind == "deployment" and one.was_first for one in found.rivals)
+        and beat.epoch == found.epoch
+        and found.announced
+        and beat.queue == found.queue
+        and found.now_us <= beat.latest_us
+        and not (found.oldest and found.oldest == beat.oldest)
+    )
 
 
 def _namespace_of(target: Target) -> str:

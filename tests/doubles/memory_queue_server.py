@@ -131,6 +131,13 @@ class MemoryQueue:
     def has_beaten(self, within_us: int) -> bool:
         return 0 <= self.clock.now_us() - self.beaten_us < within_us
 
+    def beat(self, complete_to: int, retention_us: int) -> None:
+        """Publishes a heartbeat, and drops items that are older than the retention."""
+        self.beaten_us = self.clock.now_us()
+        self.append_item(fence_items.heartbeat(complete_to))
+        oldest_ms = (self.clock.now_us() - retention_us) // 1000
+        self.fences[:] = itertools.dropwhile(lambda item: item.position[0] < oldest_ms, self.fences)
+
     def append_event(self, event: bytes) -> Position:
         """Appends an event, as any producer may: the event need not be readable."""
         return self.append_change({b"event": event})

@@ -29,7 +29,7 @@ READING: dict[str, Mutant] = {
     ),
     "sketch-l2": Mutant(
         "fences are not looked at for copies in L2",
-        (20, 63, 77),
+        (20, 63, 77, 85),
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l2",

@@ -7,9 +7,25 @@ from tests.doubles.edits import InPython, InQueueScript
 from tests.doubles.mutant import Mutant
 
 STREAMS: dict[str, Mutant] = {
+    "new-sources": Mutant(
+        "a namespace that has other `sources` is not announced as changed",
+        (84,),
+        (
+            InPython(
+                "cachesvc.paths.new_sources:NewSources.take",
+                "self._tasks.spawn(self._announce(), ",
+                "(lambda *_: self._pending.clear())(",
+            ),
+        ),
+    ),
+    "new-sources-again": Mutant(
+        "the announcement of other `sources` is given up when the queue does not take it",
+        (84,),
+        (InPython("cachesvc.paths.new_sources:NewSources._announce", "continue", "pass"),),
+    ),
     "visible-commits": Mutant(
         "a commit is announced before other sessions see it",
-        (95,),
+        (86,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:_Following._take",
@@ -20,7 +36,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "accept-first": Mutant(
         "a place is confirmed to the database before the queue has what is before it",
-        (96,),
+        (87,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:_Following._take",
@@ -31,7 +47,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "source-gaps": Mutant(
         "nobody asks whether a slot is as it was left",
-        (97,),
+        (88,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:Reader._meet",
@@ -126,6 +142,53 @@ STREAMS: dict[str, Mutant] = {
                 "tests.doubles.memory_queue:MemoryFenceStream._after",
                 "self._queue.fences[first : first + self._max_batch]",
                 "self._queue.fences[first:][-1:]",
+            ),
+        ),
+    ),
+    "met-epoch": Mutant(
+        "a look sends a heartbeat, whatever epochs its consumer has met",
+        (81,),
+        (
+            InPython("tests.doubles.memory_queue:_may_beat", "beat.epoch == found.epoch", "True"),
+            InPython("tests.doubles.memory_queue:_may_beat", "found.announced", "True"),
+            InPython("tests.doubles.memory_queue:_may_beat", "beat.queue == found.queue", "True"),
+            InQueueScript(
+                "completion", "ARGV[9] == epoch and announced == epoch and ARGV[10] == queue", "true"
+            ),
+        ),
+    ),
+    "met-queue": Mutant(
+        "a look sends a heartbeat at a queue where its consumer has not looked for rivals",
+        (81,),
+        (
+            InPython("tests.doubles.memory_queue:_may_beat", "beat.queue == found.queue", "True"),
+            InQueueScript("completion", "ARGV[10] == queue", "true"),
+        ),
+    ),
+    "clock-of-a-look": Mutant(
+        "a look sends a heartbeat, however far the queue's clock is ahead",
+        (82,),
+        (
+            InPython("tests.doubles.memory_queue:_may_beat", "found.now_us <= beat.latest_us", "True"),
+            InQueueScript("completion", "now <= tonumber(ARGV[8])", "true"),
+        ),
+    ),
+    "oldest-of-a-look": Mutant(
+        "a look sends another time than before of the change that is still the oldest",
+        (82,),
+        (
+            InPython("tests.doubles.memory_queue:_may_beat", "found.oldest == beat.oldest", "False"),
+            InQueueScript("completion", "not oldest or oldest ~= ARGV[11]", "true"),
+        ),
+    ),
+    "looks": Mutant(
+        "a consumer does not look for what is open while its instance hears heartbeats",
+        (83,),
+        (
+            InPython(
+                "cachesvc.changes.consume:Consumer._may_pass_a_look",
+                "now - self._looked_at < RECENT * LOOK_SECONDS",
+                "True",
             ),
         ),
     ),
@@ -345,8 +408,8 @@ STREAMS: dict[str, Mutant] = {
                 "announced=True",
             ),
             InPython(
-                "cachesvc.changes.redis.changes:RedisChanges.completion",
-                "announced=announced == epoch",
+                "cachesvc.changes.redis.changes:_completion_in",
+                "announced=text(announced) == epoch",
                 "announced=True",
             ),
         ),

@@ -50,6 +50,9 @@ class NamedCell:
     def __getattr__(self, method: str) -> Any:
         return getattr(self._connection, method)
 
+    async def ask(self, read: Read) -> Reply | TierError:
+        return (await self.read_many((read,)))[0]
+
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         server = self._connection
         issuer, broken_at = server.issuer, server.broken_at

@@ -24,6 +24,7 @@ from cachesvc.model.requests import (
     Written,
 )
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
+from cachesvc.telemetry.traces.trace import traceparent
 
 MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
 
@@ -40,6 +41,8 @@ class FakeReader:
         """If set, `get` waits for it."""
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
+        self.traces: list[str] = []
+        """The flags of the trace of each call that goes beyond L1, as `traceparent` ends."""
         self.given_back: list[tuple[str, str]] = []
         """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
@@ -88,6 +91,7 @@ class FakeReader:
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN, /) -> list[Answer]:
         self.saw += [(key.namespace, key.text, options) for key in keys]
+        self.traces.append(traceparent()[-3:])
         self.asked.set()
         if self.hangs is not None:
             await self.hangs.wait()

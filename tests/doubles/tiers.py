@@ -7,9 +7,9 @@ from typing import Any
 
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
-from cachesvc.model.errors import TierUnavailableError
+from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.tiers.l2.contract import Lookup, Tier
-from cachesvc.tiers.l3.contract import CellKeyState, Claimed
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Read, Reply
 from tests.doubles.memory_cell import MemoryCell, new_issuer
 
 
@@ -97,6 +97,9 @@ class ChaosCell:
             return answer
 
         return call
+
+    async def ask(self, read: Read) -> Reply | TierError:
+        return (await self.read_many((read,)))[0]  # type: ignore[no-any-return]  # as `__getattr__` makes it
 
     async def claim(self, *told: Any) -> Claimed:
         if self.down:

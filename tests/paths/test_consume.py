@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from cachesvc.changes.consume import DEPARTED_SECONDS, FORGET_TURNS
+from cachesvc.changes.consume import DEPARTED_SECONDS, FORGET_SECONDS, WAIT_SECONDS
 from cachesvc.changes.contract import OpenChange
 from cachesvc.changes.events.cloudevents import encode
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierTimeoutError
 from tests.doubles.loaders import loaded
+from tests.paths.living import hang
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide
 
@@ -136,7 +138,7 @@ async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> Non
         return [OpenChange(item.id) for item in await take(*arguments, **options)]
 
     one.paths.changes.queue.take = take_as_nothing
-    await asyncio.sleep(1.5)  # a call that waits already is over
+    await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
     await one.paths.changes.append(Change("docs", keys=("a",)))
     await asyncio.sleep(1)
     assert (one.tally.skipped, one.tally.changes) == (1, 0)
@@ -144,13 +146,15 @@ async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> Non
     await stop(one)
 
 
-@pytest.mark.parametrize("method", ["take", "reclaim", "parked", "open_count", "completion"])
+@pytest.mark.parametrize("method", ["take", "reclaim", "parked", "completion"])
 async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: str) -> None:
     """As Redis 6.2 answers XAUTOCLAIM with two items, where 7.0 answers with three."""
     far = FarSide()
     (one,) = await started(far, "one")
     assert await one.paths.value("a") == b"value of a"
     inner = one.paths.changes.queue
+    await inner.append(Change("docs", keys=("left",)))
+    assert await inner.take("dead", count=1, wait_seconds=0), "something is left to reclaim"
     setattr(inner, method, misshapen)
     await asyncio.sleep(10)
     failures = one.tally.failures
@@ -166,6 +170,50 @@ async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: 
     await stop(one)
 
 
+async def test_a_wait_for_changes_ends_when_the_queue_does_not_answer_a_look() -> None:
+    """Its connection may lead to a server that is gone without a word."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    inner, calls = one.paths.changes.queue, one.paths.changes.calls
+    inner.take = hang
+    await asyncio.sleep(WAIT_SECONDS + 0.5)
+    takes = calls.count("take")
+    await asyncio.sleep(20)
+    assert calls.count("take") == takes, "it waits"
+    inner.completion = away
+    await asyncio.sleep(2)
+    assert calls.count("take") > takes
+    assert one.consumer.taking.trouble == ""
+    await stop(one)
+
+
+async def away(*_: object, **__: object) -> object:
+    raise TierTimeoutError("queue", "no answer within 1 s")
+
+
+@pytest.mark.parametrize("instances", [1, 2, 12])
+async def test_an_idle_instance_asks_its_queue_at_most_three_times_a_second(instances: int) -> None:
+    far = FarSide()
+    running = []
+    for number in range(instances):
+        running += await started(far, f"i{number}")
+        await asyncio.sleep(0.037)  # no two have their turns at the same time
+    await asyncio.sleep(5)
+    for one in running:
+        one.paths.changes.calls.clear()
+        one.paths.stream.calls.clear()
+    await asyncio.sleep(20)
+    asked = [
+        call
+        for one in running
+        for call in (*one.paths.changes.calls, *one.paths.stream.calls)
+        if call != "read"  # what is pushed is read without a call
+    ]
+    assert len(asked) / 20 <= (3.25 if instances == 1 else 2.75 * instances)
+    assert all(one.bound_us() < 1_000_000 for one in running)
+    await stop(*running)
+
+
 async def test_a_consumer_that_left_is_removed_from_the_group_after_an_hour() -> None:
     far = FarSide()
     one, other = await started(far, "one", "other")
@@ -173,7 +221,7 @@ async def test_a_consumer_that_left_is_removed_from_the_group_after_an_hour() ->
     assert set(far.queue.consumers) == {"one", "other"}
     await asyncio.sleep(DEPARTED_SECONDS - 5)
     assert set(far.queue.consumers) == {"one", "other"}
-    await asyncio.sleep(FORGET_TURNS + 10)
+    await asyncio.sleep(FORGET_SECONDS + 10)
     assert set(far.queue.consumers) == {"one"}
     assert one.tally.epochs == 1
     await stop(one)

@@ -76,19 +76,19 @@ async def test_an_instance_has_caught_up_once_everything_retained_at_its_start_i
     await stop(one, late)
 
 
-async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() -> None:
+async def test_positions_are_reported_once_a_second_and_when_somebody_waits() -> None:
     far = FarSide()
     one, two = await started(far, "one", "two")
     followers = await one.paths.stream.followers()
     assert sorted(follower.instance for follower in followers) == ["one", "two"]
-    assert all(follower.silent_us <= 600_000 for follower in followers)
+    assert all(follower.silent_us <= 1_100_000 for follower in followers)
     await asyncio.sleep(0.1)
     for waits in (False, True):
         two.paths.stream.calls.clear()
         await one.paths.invalidate("a", wait=Reach.REGION if waits else Reach.NONE)
         await asyncio.sleep(0.05)
         assert ("report" in two.paths.stream.calls) is waits, (
-            "if nobody waits, the next heartbeat is soon enough"
+            "if nobody waits, one of the next heartbeats is soon enough"
         )
     await stop(one, two)
 

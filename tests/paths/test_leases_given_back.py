@@ -159,7 +159,7 @@ async def test_a_lease_that_nobody_claims_goes_back() -> None:
         caller.cancel()
     await asyncio.wait(callers)
     answered.set()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     assert await is_free(here.far, ASIDE)
 
 
@@ -198,7 +198,7 @@ async def test_a_deadline_that_comes_before_the_lease_leaves_it_to_the_next() ->
     answer = await here.get("a", "aside", ReadOptions(lease=True, timeout_seconds=0.05))
     assert answer.outcome is Outcome.ERROR
     answered.set()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     assert await is_free(here.far, ASIDE)
 
 
@@ -224,7 +224,7 @@ async def test_a_flight_that_a_fill_lands_keeps_no_lease_that_its_poll_is_grante
     assert (await waiter).outcome is Outcome.HIT
     assert flight.landing is not None
     answered.set()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     assert await is_free(here.far, ASIDE)
 
 

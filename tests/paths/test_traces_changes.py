@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from cachesvc.changes.consume import WAIT_SECONDS
 from cachesvc.model.change import Change
 from tests.doubles.loaders import loaded
 from tests.doubles.memory_queue import MemoryChanges
@@ -41,7 +42,7 @@ async def test_trace_16_heartbeats_must_not_vouch_for_changes_that_nobody_has_do
         assert await i1.paths.value("a") == b"0"
         assert i1.bound_us() < 1_000_000
         i1.paths.changes.queue.take = hang
-        await asyncio.sleep(1.5)  # a call that waits already is over
+        await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
         store.commit()
         await i1.paths.changes.append(Change("docs", keys=("a",)))
         await asyncio.sleep(5)
@@ -77,6 +78,7 @@ async def test_trace_17_a_running_load_must_not_answer_readers_that_came_beyond_
     async with living(far, "i1") as i1:
         await asyncio.sleep(2)
         i1.paths.changes.queue.take = hang
+        await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
         await i1.paths.changes.append(Change("slow", keys=("b",)))
         await asyncio.sleep(5)
         far.loader.hold()
@@ -119,13 +121,31 @@ async def test_trace_40_a_change_that_its_group_forgot_must_not_vanish_unnoticed
         assert not far.queue.changes
 
 
+async def test_trace_83_heartbeats_must_not_keep_a_consumer_from_looking_for_what_is_open() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0:
+        await asyncio.sleep(0.05)  # so that the turns of i1 come after its heartbeats
+        async with living(far, "i1") as i1:
+            await asyncio.sleep(2)
+            assert await i1.paths.value("a") == b"0"
+            i0.paths.changes.queue.reclaim = hang
+            store.commit()
+            await i0.paths.changes.append(Change("docs", keys=("a",)))
+            assert await i0.paths.changes.take("i0", count=1, wait_seconds=0), "and hangs on it"
+            await asyncio.sleep(4)
+            assert not far.queue.changes
+            assert await i1.paths.value("a") == b"1"
+            assert i1.tally.changes == 1
+
+
 async def _before_a_change(far: FarSide, i1: Running) -> None:
     """0 in every tier, and a write; the consumer takes nothing."""
     store = Store(far)
     await asyncio.sleep(2)
     assert await i1.paths.value("a") == b"0"
     i1.paths.changes.queue.take = hang
-    await asyncio.sleep(1)
+    await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
     store.commit()
 
 
@@ -135,7 +155,7 @@ async def _with_a_change_that_nobody_does(far: FarSide, i1: Running) -> None:
     await asyncio.sleep(2)
     assert await i1.paths.value("a") == b"0"
     i1.paths.changes.queue.take = hang
-    await asyncio.sleep(1.5)  # a call that waits already is over
+    await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
     store.commit()
     await i1.paths.changes.append(Change("docs", keys=("a",)))
     await asyncio.sleep(5)

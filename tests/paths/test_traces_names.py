@@ -14,6 +14,7 @@ from cachesvc_client.values.codecs import BYTES, Schema
 
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.broadcast.events import read_vector
+from cachesvc.changes.consume import WAIT_SECONDS
 from cachesvc.changes.contract import position_of
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierTimeoutError
@@ -139,7 +140,7 @@ async def test_trace_43_a_second_deployment_must_not_take_the_changes_of_the_fir
         async with living(copied, "j1") as j1:
             await asyncio.sleep(2)
             i1.paths.changes.queue.take = hang
-            await asyncio.sleep(1)
+            await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
             store.commit()
             await i1.paths.changes.append(Change("docs", keys=("a",)))
             await asyncio.sleep(5)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cachesvc.changes.contract import (
+    Attendance,
+    Beat,
     Done,
     FenceStream,
     FollowerPosition,
@@ -20,6 +22,7 @@ from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBe
 from tests.doubles.clocks import ManualClock
 
 HOUR_US = 3_600_000_000
+ME = Attendance("me", "i1", ("c1=x",), 1_000_000)
 TAG = Target.tag("docs", "t")
 
 
@@ -123,6 +126,43 @@ async def test_trace_41_a_heartbeat_must_be_refused_by_another_queue(queue: Queu
         await queue.stream().heartbeat(completion.complete_to, completion.epoch)
     assert (await reader.read(wait_seconds=0)).complete_to is None
     assert (await reader.read(wait_seconds=0)).complete_to is None
+
+
+async def test_trace_81_a_look_must_not_send_a_heartbeat_over_changes_that_may_be_lost(
+    queue: QueueBench,
+) -> None:
+    """Nobody has announced the loss: the consumer has met another epoch than that of the look."""
+    epoch, reader = await queue.announce(), await _reader(queue)
+    met = Beat(0, 1 << 60, epoch, (await queue.changes.completion()).queue)
+    assert (await queue.changes.completion(ME, met)).has_beaten
+    assert (await reader.read(wait_seconds=0)).complete_to is not None
+    await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.trim_changes(keep=0)
+    assert not (await queue.changes.completion(ME, met)).has_beaten
+    assert (await reader.read(wait_seconds=0)).complete_to is None
+    await queue.lose_all()
+    assert not (await queue.changes.completion(ME, met)).has_beaten
+    lost = await queue.announce()
+    assert not (await queue.changes.completion(ME, Beat(0, 1 << 60, lost, met.queue))).has_beaten, (
+        "it is another queue: who else uses it?"
+    )
+
+
+async def test_trace_82_a_look_must_not_send_the_time_of_a_wrong_clock(queue: QueueBench) -> None:
+    """The queue's clock may be ahead, or give an open change another age than before."""
+    epoch, reader = await queue.announce(), await _reader(queue)
+    id_ = await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.changes.take("hangs", count=1, wait_seconds=0)
+    seen = await queue.changes.completion()
+    own_us = seen.now_us - 1
+    for beat in (
+        Beat(0, 1 << 60, epoch, seen.queue, id_),
+        Beat(0, own_us, epoch, seen.queue),
+    ):
+        assert not (await queue.changes.completion(ME, beat)).has_beaten
+        assert (await reader.read(wait_seconds=0)).complete_to is None
+    assert (await queue.changes.completion(ME, Beat(0, 1 << 60, epoch, seen.queue))).has_beaten
+    assert (await reader.read(wait_seconds=0)).complete_to == seen.complete_to
 
 
 async def test_trace_44_a_second_instance_of_a_name_must_be_waited_for(queue: QueueBench) -> None:

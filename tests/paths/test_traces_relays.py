@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
+from cachesvc.changes.consume import WAIT_SECONDS
 from cachesvc.changes.relay.follower import FIRST_PAUSE_SECONDS
 from cachesvc.model.change import Change
 from tests.doubles.memory_queue import MemoryFenceStream, MemoryQueue
@@ -134,10 +135,11 @@ async def test_trace_71_what_the_first_worker_leaves_open_must_be_done_by_anothe
             before = len(i1.paths.changes.calls)
             await asyncio.sleep(5)
             assert i1.paths.changes.calls[before:] == [], "it rests"
+            assert (i1.tally.backlog, i1.tally.buried) == (None, None), "and does not know"
             assert await i1.paths.value("a") == b"0"
             setattr(first.paths.changes.queue, "take", never)  # noqa: B010  its heartbeats go on
             setattr(first.paths.changes.queue, "reclaim", never)  # noqa: B010
-            await asyncio.sleep(2)
+            await asyncio.sleep(WAIT_SECONDS + 0.5)  # a call that waits already is over
             before = len(i1.paths.changes.calls)
             store.commit()
             await i1.paths.changes.append(Change("docs", keys=("a",)))

@@ -35,9 +35,21 @@ def event_log(rng: random.Random) -> object:
     vector = ",".join(f"{region}=1700000000000-{rng.randrange(10**6)}" for region in regions)
     for number in range(50_000):
         id_ = f"{vector[:-1]}{number}"
-        text = b"event: fences\nid: %b\ndata: {}\n\n" % id_.encode()
-        log.append(Event(regions[number % 3], f"1700000000000-{number}", id_, text, 1))
+        log.append(Event(regions[number % 3], f"1700000000000-{number}", id_, [_fence(rng)]))
     return log
+
+
+def rendered_event_log(rng: random.Random) -> object:
+    """As `event_log`, with a subscriber that has had each event."""
+    log = event_log(rng)
+    assert isinstance(log, EventLog)
+    for number in range(log.first, log.end):
+        log[number].render()
+    return log
+
+
+def _fence(rng: random.Random) -> Fence:
+    return Fence(rng.getrandbits(64), NOW + rng.getrandbits(20), issuers=(("c1", rng.getrandbits(64)),))
 
 
 def unapplied(rng: random.Random) -> object:
@@ -111,6 +123,7 @@ def lane(rng: random.Random) -> object:
     ("fill", "most"),
     [
         (event_log, LOG_BYTES),
+        (rendered_event_log, LOG_BYTES),
         (unapplied, 14 * MIB),
         (paced, 40 * MIB),
         (merges, 7 * MIB),

@@ -1,6 +1,6 @@
 """The broadcast of `GET /v1/fences`: merged fences as server-sent events.
 
-    the feeds, after merging ──► fences · reset ──► the log: in order, rendered once, bounded
+    the feeds, after merging ──► fences · reset ──► the log: in order, bounded, rendered if needed
                              │                      └─► each subscriber, from its own place
                              └─► heartbeat ───────► not in the log: the newest one goes to
                                                     subscribers that have caught up
@@ -31,7 +31,6 @@ from cachesvc.changes.broadcast.events import (
     Vector,
     encode,
     is_beyond,
-    pairs,
     rendered,
     vector_text,
 )
@@ -122,8 +121,7 @@ class Broadcast:
         if len(fences) > self._unwatched_fences and not self._subscriptions:
             self._since[region] = position
         else:
-            names = frozenset(fence.namespace for fence in fences if fence.namespace)
-            self._append("fences", region, encode(pairs(fences)), len(fences), names)
+            self._append(region, fences)
 
     def heartbeat(self, region: str, position: str, complete_to: int) -> None:
         """Broadcasts that every change accepted before `complete_to` (µs) is merged."""
@@ -138,7 +136,7 @@ class Broadcast:
         """
         self._move(region, position)
         self._floor = max(self._floor, floor)
-        self._append("reset", region, encode(Reset(self._floor, reason)), 0)
+        self._append(region, Reset(self._floor, reason))
         # Nobody resumes from before the reset: after it, the same positions may mean other items.
         self._since = dict(self._vector)
         self._replayed_from = self._log.end
@@ -149,20 +147,16 @@ class Broadcast:
         self._vector[region] = position
         self._heartbeat = b""
 
-    def _append(
-        self, kind: str, region: str, data: bytes, fences: int, names: frozenset[str] = frozenset()
-    ) -> None:
-        id_ = vector_text(self._vector)
+    def _append(self, region: str, said: Sequence[Fence] | Reset) -> None:
         oldest = self._log.first
-        dropped = self._log.append(
-            Event(region, self._vector[region], id_, rendered(kind, id_, data), fences, names)
-        )
+        dropped = self._log.append(Event(region, self._vector[region], vector_text(self._vector), said))
         for number, event in enumerate(dropped, start=oldest):
             if number >= self._replayed_from:
                 # A batch that was not rendered may have moved `_since` further already.
                 self._since[event.region] = max(self._since[event.region], event.position, key=position_of)
         self._events += 1
-        self._wake()
+        if self._subscriptions:
+            self._wake()
 
     # heartbeats ------------------------------------------------------------
 
@@ -181,7 +175,8 @@ class Broadcast:
         self._beats += 1
         self._is_quiet = False
         self._heartbeat = b""
-        self._wake()
+        if self._subscriptions:
+            self._wake()
 
     def _wake(self) -> None:
         """Wakes the subscribers that wait now.

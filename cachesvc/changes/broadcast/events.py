@@ -16,8 +16,12 @@ Vector: TypeAlias = dict[str, str]
 """Region → position, with its epoch. A region that was never read is left out."""
 
 
-EVENT_OVERHEAD = 400
+EVENT_OVERHEAD = 500
 """Bytes that an event of the log costs beside its text."""
+FENCE_BYTES = 450
+"""Bytes that a fence costs until its event is rendered; then it is about 22."""
+MOST_UNRENDERED = 16
+"""An event of more fences is rendered at once: its fences would take ten times the memory."""
 
 
 _MEMBER = re.compile(r"([a-z][a-z0-9-]{0,63})=([0-9]{1,16}-[0-9]{1,20}(?:@[0-9a-f]{8})?)").fullmatch
@@ -72,30 +76,50 @@ class Reset(Struct):
     reason: str
 
 
-class Event(Struct, frozen=True, gc=False):
-    """An event of the log: one batch of fences, or a reset."""
+class Event:
+    """An event of the log: one batch of fences, or a reset.
 
-    region: str
-    position: str
-    """The position in the region's stream after the event."""
-    id: str
-    """This instance's vector after the event, as text."""
-    text: bytes
-    """The rendered event, with `id` as its id."""
-    fences: int
-    names: frozenset[str] = frozenset()
-    """The namespaces that it names: those that are fenced whole."""
+    It is rendered once, and only when a subscriber is to have it: most instances have none.
+    """
 
-    @property
-    def cost(self) -> int:
-        """Bytes that the event costs in the log."""
-        return len(self.text) + EVENT_OVERHEAD
+    __slots__ = ("_names", "_text", "_unrendered", "cost", "fences", "id", "position", "region")
+
+    def __init__(self, region: str, position: str, id_: str, said: "Sequence[Fence] | Reset") -> None:
+        """`position` (in the region's stream) and `id_` (the vector) are those after it."""
+        self.region = region
+        self.position = position
+        self.id = id_
+        self._unrendered: Sequence[Fence] = ()
+        self._text = b""
+        self._names: frozenset[str] = frozenset()
+        if isinstance(said, Reset):
+            self.fences = 0
+            self._text = rendered("reset", id_, encode(said))
+        else:
+            self.fences = len(said)
+            self._unrendered = said
+            if self.fences > MOST_UNRENDERED:
+                self.render()
+        self.cost = EVENT_OVERHEAD + len(self._text) + FENCE_BYTES * len(self._unrendered)
+        """Bytes that the event costs in the log, at most."""
+
+    def __repr__(self) -> str:
+        return f"<Event {self.id} [{self.fences} fences]>"
+
+    def render(self) -> bytes:
+        """Returns the event as bytes, with `id` as its id."""
+        if self._unrendered:
+            fences, self._unrendered = self._unrendered, ()
+            self._names = frozenset(fence.namespace for fence in fences if fence.namespace)
+            self._text = rendered("fences", self.id, encode(pairs(fences)))
+        return self._text
 
     def text_for(self, seen: Collection[str] | None) -> bytes:
         """Returns the event without namespaces beyond those of `seen` (None: all)."""
-        if seen is None or self.names.issubset(seen):
-            return self.text
-        head, _, data = self.text.partition(b"\ndata: ")
+        text = self.render()
+        if seen is None or self._names.issubset(seen):
+            return text
+        head, _, data = text.partition(b"\ndata: ")
         found = msgspec.json.decode(data, type=Pairs)
         found.namespaces = [fence for fence in found.namespaces if fence[0] in seen]
         return head + b"\ndata: " + encode(found) + b"\n\n"

@@ -62,6 +62,11 @@ class EventParser:
         self._longest_over = longest_over
         self._rows = RowMapping(namespaces)
 
+    def take(self, namespaces: Mapping[str, Namespace]) -> None:
+        """Parses with these namespaces, and with their `sources`, from now on."""
+        self._namespaces = namespaces
+        self._rows = RowMapping(namespaces)
+
     def __repr__(self) -> str:
         return f"<EventParser [{len(self._namespaces)} namespaces] {self._rows!r}>"
 

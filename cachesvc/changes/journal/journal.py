@@ -136,7 +136,7 @@ class Journal:
         self._applier = applier
         self._merger = merger
         self._clock = clock
-        self._namespaces = tuple(namespaces)
+        self._namespaces = dict.fromkeys(namespaces)
         self._live_us = 3 * heartbeat_us
         self._outlived_us = outlived_us
         self._word = ""
@@ -258,9 +258,13 @@ class Journal:
             self._is_noted = False
             self._take_turn()
 
+    def take(self, namespaces: Iterable[str]) -> None:
+        """Knows these namespaces, too. One that is gone stays known, as it may come back."""
+        self._namespaces.update(dict.fromkeys(namespaces))
+
     async def _begin_everything(self) -> None:
         """Has a purge of each namespace stand for what could not be read."""
-        for name in self._namespaces:
+        for name in list(self._namespaces):
             entry = self._entry(Change(name, all=True))
             try:
                 await self._write(framed(Begun(entry.id, Change(name, all=True), entry.at_us)))

@@ -15,7 +15,16 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Parked, Rival, RivalKind
+from cachesvc.changes.contract import (
+    Attendance,
+    Beat,
+    Completion,
+    OpenChange,
+    OpenCount,
+    Parked,
+    Rival,
+    RivalKind,
+)
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import parked_items
 from cachesvc.changes.redis.server import (
@@ -69,7 +78,8 @@ class RedisChanges:
         taken under that name at once. `decode` reads an item by its id and fields, and never raises.
         `max_open`: the changes that may be open at once, without the parked ones; beyond them `append` is
         refused, and no change is lost silently. `retention`: the longest time that a cell keeps a copy.
-        What is parked is forgotten a minute later, as a cell forgets its fences.
+        What is parked is forgotten a minute later, as a cell forgets its fences. A heartbeat trims `fences`
+        to that time.
         """
         self._server = RedisServer(url, f"changes of {region}", timeout, access, breaker)
         self._source = f"/cachesvc/{region}"
@@ -78,7 +88,8 @@ class RedisChanges:
         self._max_open = max_open
         self._most_at_once = MOST_ADOPTED
         """Changes that one exchange asks for at most."""
-        self._outlived_us = int(retention) + 60_000_000
+        self._retention_us = int(retention)
+        self._outlived_us = self._retention_us + 60_000_000
         script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
         self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
         self._appends: Batcher[tuple[bytes, bool], str] = batcher(
@@ -89,7 +100,6 @@ class RedisChanges:
         self._bury, self._parked = script("bury"), script("parked")
         self._completion, self._adopt = script("completion"), script("adopt")
         self._forget = script("forget")
-        self._open_count = script("open_count")
 
     def __repr__(self) -> str:
         return f"<RedisChanges {self._source}>"
@@ -228,21 +238,13 @@ class RedisChanges:
     async def bury(self, change: OpenChange) -> None:
         await self._bury([change.id, change.reason])
 
-    async def completion(self, me: Attendance | None = None) -> Completion:
+    async def completion(self, me: Attendance | None = None, beat: Beat | None = None) -> Completion:
         attends = [me.incarnation, me.live_us, ",".join(me.cells), me.name] if me else ["", 0, "", ""]
-        complete_to, epoch, announced, now_us, oldest, rivals, queue = await self._completion(
-            [candidate(), *attends], _completion_in
+        beats = [beat.unless_beaten_us, beat.latest_us, beat.epoch, beat.queue, beat.oldest] if beat else []
+        found: Completion = await self._completion(
+            [candidate(), *attends, self._retention_us // 1000, *beats], _completion_in
         )
-        return Completion(
-            complete_to,
-            epoch,
-            announced=announced == epoch,
-            now_us=now_us,
-            oldest=oldest,
-            lost=int(epoch.rpartition(":")[2]),
-            rivals=rivals,
-            queue=queue,
-        )
+        return found
 
     @property
     def master(self) -> str:
@@ -252,24 +254,23 @@ class RedisChanges:
     async def reconnect(self) -> None:
         await self._server.reconnect()
 
-    async def open_count(self) -> OpenCount:
-        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 6))))
-        return found
 
-
-def _completion_in(said: Any) -> tuple[int, str, str, int, str, list[Rival], str]:
-    """Returns the parts of the answer of `completion.lua`. Raises `ShapeError`."""
-    complete_to, epoch, announced, now_us, oldest, rivals, queue = parts(said, 7)
-    if not _EPOCH.fullmatch(text(epoch)):
+def _completion_in(said: Any) -> Completion:
+    """Returns the answer of `completion.lua`. Raises `ShapeError`."""
+    complete_to, epoch, announced, now_us, oldest, rivals, queue, count, has_beaten = parts(said, 9)
+    if not _EPOCH.fullmatch(epoch := text(epoch)):
         raise ShapeError("not an epoch")
-    return (
+    return Completion(
         number(complete_to),
-        text(epoch),
-        text(announced),
-        number(now_us),
-        item_id(oldest) if oldest else "",
-        [_rival(one) for one in parts(rivals)],
-        text(queue),
+        epoch,
+        announced=text(announced) == epoch,
+        now_us=number(now_us),
+        oldest=item_id(oldest) if oldest else "",
+        lost=int(epoch.rpartition(":")[2]),
+        rivals=[_rival(one) for one in parts(rivals)],
+        queue=text(queue),
+        count=OpenCount(*map(number, parts(count, 6))),
+        has_beaten=number(has_beaten) == 1,
     )
 
 

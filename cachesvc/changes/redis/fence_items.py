@@ -116,7 +116,7 @@ def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
         try:
             found, beat = _fences(fields, ms * 1000 + LONGEST_AHEAD_US), fields.get(b"h")
             if beat:
-                complete_to, report = _whole(beat), True
+                complete_to = _whole(beat)
             fences += found
         except (struct.error, ValueError, msgspec.MsgspecError, RecursionError):
             unreadable += 1

@@ -141,7 +141,6 @@ class RedisFenceStream:
         script = self._server.script
         self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
         self._list_followers, self._settle = script("followers"), script("settle")
-        self._has_beaten = script("has_beaten")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
         self._look_up_receipts = unspanned("receipt")
@@ -160,6 +159,8 @@ class RedisFenceStream:
         self._listed_count, self._list_at = 0, 0.0
         self._max_batch = max_batch
         self._epoch = b""
+        self._channel, self._mark = b"", mark_of("")
+        """The channel on which the epoch's items are pushed, and the epoch's mark in positions."""
         self._position = b""
         self._delivered = False
         """True if the item at the position has been delivered; false only after `open` and after
@@ -294,9 +295,6 @@ class RedisFenceStream:
         placement = next((one.placement for one in taken if one.target), 0)
         await self._settle([candidate(), self._retention_us // 1000, placement, lists, *applied])
 
-    async def has_beaten(self, within_us: int) -> bool:
-        return bool(await self._has_beaten([within_us]))
-
     async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
         await self._vouch_for([fence_items.heartbeat(complete_to)], epoch, unless_beaten_us)
 
@@ -406,10 +404,6 @@ class RedisFenceStream:
             self._pushes.note_missed()
         return batch
 
-    @property
-    def _channel(self) -> bytes:
-        return b"fences:" + self._epoch.partition(b":")[0]
-
     def _following(self, pushed: Sequence[Push | None]) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Returns the items that were pushed one after the other, from the position on.
 
@@ -460,6 +454,7 @@ class RedisFenceStream:
         # An answer that cannot be read leaves the old position, at which the gap is met again.
         epoch, position, tail, paced = await self._open(arguments, _opened_in)
         self._epoch, self._position, self._delivered = epoch, position, False
+        self._channel, self._mark = b"fences:" + epoch.partition(b":")[0], mark_of(epoch.decode())
         return tail, paced
 
     async def rest(self) -> None:
@@ -485,7 +480,7 @@ class RedisFenceStream:
         )
 
     def _in_epoch(self, id_: bytes) -> str:
-        return position_in(self.epoch, id_.decode())
+        return f"{id_.decode()}@{self._mark}"
 
     def _before_the_position(self) -> str:
         """Returns the last position before the own one, whose item is yet to be delivered."""

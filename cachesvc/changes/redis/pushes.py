@@ -23,7 +23,7 @@ from cachesvc.changes.redis.server import RedisServer, RefusedError
 from cachesvc.tiers.redis_connections import CleanConnection
 from cachesvc.tiers.redis_listener import Listener
 
-PACE_SECONDS = 0.006
+PACE_SECONDS = 0.01
 """The least time between two looks at what was pushed.
 
 So of many changes several are taken in at once. One that comes after a pause does not wait."""

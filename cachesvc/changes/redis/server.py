@@ -75,8 +75,7 @@ def _lua(name: str) -> bytes:
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
     *("append", "make_group", "acknowledge", "bury", "parked", "completion", "adopt", "forget"),
-    *("publish", "has_beaten", "vouch", "settle", "open", "read", "followers", "receipt", "open_count"),
-    "shares",
+    *("publish", "vouch", "settle", "open", "read", "followers", "receipt", "shares"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Sources by name, read when this module is loaded: no event loop waits for a file."""

@@ -53,8 +53,7 @@ class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     announced: bool = True
     """False if the answer said that the instance keeps it in its journal."""
     failures: tuple[int, ...] = ()
-    """The times at which attempts began that ended in an error (the queue was down, the instance
-    gone)."""
+    """The times at which failed attempts began (the queue was down, the instance gone)."""
     queue_down: bool = False
     """True if every failed attempt failed because the queue took nothing. For a call the
     instance said so; for an event it is always the case. Only such an outage obliges caches to

@@ -148,7 +148,10 @@ def _notes(before: Topology, after: Topology) -> Iterator[str]:
             )
         for server in both(was.pool, now.pool):
             if was.pool[server].address != now.pool[server].address:
-                yield f"memcached {server} of {name} gets another address: its keys are misses in L2 at first"
+                yield (
+                    f"memcached {server} of {name} gets another address: keep the old server until"
+                    " cachesvc_warming_up is 0 (l2.warm_up), its keys are copied from there"
+                )
         if was.pool and not now.pool:
             yield f"region {name} has no L2 any more"
     for name in (name for name in before.regions if name not in after.regions):

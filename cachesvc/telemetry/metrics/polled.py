@@ -33,10 +33,19 @@ class Polled(Generic[T]):
         They are not logged here: the code that uses the server for its work logs the outage.
         """
         self.loop = Loop(f"polling {name}")
-        self._asked = asked
+        self._asked = dict(asked)
 
     def __repr__(self) -> str:
         return f"<Polled {self.name} [{len(self.said)} of {len(self._asked)} known]>"
+
+    def take(self, name: str, ask: Callable[[], Awaitable[T]] | None) -> None:
+        """Asks another server, too, under this name; None: asks the one of this name no longer."""
+        self.said.pop((name,), None)
+        self.silent.pop(name, None)
+        if ask is None:
+            self._asked.pop(name, None)
+        else:
+            self._asked[name] = ask
 
     async def run(self) -> None:
         """Asks until it is cancelled."""
@@ -47,16 +56,20 @@ class Polled(Generic[T]):
 
     async def _ask_all(self) -> None:
         """Asks every server; an answer that nobody expected is raised when all are asked."""
-        asking = (self._ask(name, ask) for name, ask in self._asked.items())
+        asking = (self._ask(name, ask) for name, ask in list(self._asked.items()))
         for defect in await asyncio.gather(*asking, return_exceptions=True):
             if defect is not None:
                 raise defect
 
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T]]) -> None:
         try:
-            self.said[name,] = await ask()
-            self.silent.pop(name, None)
+            said = await ask()
+            if self._asked.get(name) is ask:
+                self.said[name,] = said
+                self.silent.pop(name, None)
         except BaseException as error:
+            if self._asked.get(name) is not ask:
+                return
             self.failed += 1
             self.said.pop((name,), None)
             self.silent[name] = error.why if isinstance(error, TierError) else ""

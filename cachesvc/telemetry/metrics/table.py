@@ -622,6 +622,22 @@ TABLE: tuple[Metric, ...] = (
         ("server", "outcome"),
     ),
     Metric(
+        "warm_up_keys",
+        "counter",
+        "warm_up",
+        {"hit": "hits", "miss": "misses", "error": "errors"},
+        "Keys asked of the memcached server that had them before a change of the ring.",
+        ("outcome",),
+    ),
+    Metric(
+        "warm_up_copies",
+        "counter",
+        "warm_up",
+        "copied",
+        "Copies sent from former memcached servers to those that have the keys now.",
+    ),
+    Metric("warming_up", "gauge", "warming", "", "1 while former memcached servers are asked for misses."),
+    Metric(
         "server_dropped",
         "counter",
         "servers",

@@ -6,6 +6,7 @@ and it is forgotten after two minutes. The windows hold key text, which is perso
 shows a report has to decide to whom.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
@@ -50,6 +51,9 @@ class PopularityStatistics(Struct, frozen=True):
     """Bytes of the largest value; None if no value was seen."""
 
 
+NOTHING_SEEN = PopularityStatistics(None, None)
+
+
 class HotKeys:
     """Notes the reads and values of all namespaces."""
 
@@ -61,12 +65,20 @@ class HotKeys:
         self.spread = Spread(share, instances)
         """The keys that readers are to spread over several instances, by digest."""
         self._began_us = clock.now_us()
-        self._windows = {name: _Windows() for name in namespaces}
+        self._windows = defaultdict[str, _Windows](_Windows)
+        """By namespace with reads or values; a read may end after its namespace has gone."""
+        self._namespaces = namespaces
         self._looked_at_since_us = self._began_us
         self._uncounted: list[tuple[Key, int]] = []
 
     def __repr__(self) -> str:
-        return f"<HotKeys [{len(self._windows)} namespaces]>"
+        return f"<HotKeys [{len(self._namespaces)} namespaces]>"
+
+    def take(self, namespaces: Collection[str]) -> None:
+        """Reports these namespaces from now on; what was noted of others is forgotten."""
+        self._namespaces = namespaces
+        for name in self._windows.keys() - set(namespaces):
+            del self._windows[name]
 
     def read(self, key: Key, size: int = -1) -> None:
         """Notes a sampled read; `size` in bytes, if there was a value.
@@ -110,7 +122,9 @@ class HotKeys:
         self._count(self._clock.now_us())
         return {
             (name,): PopularityStatistics(windows.share(), windows.largest())
-            for name, windows in self._windows.items()
+            if (windows := self._windows.get(name)) is not None
+            else NOTHING_SEEN
+            for name in self._namespaces
         }
 
     def _count(self, now_us: int) -> None:

@@ -225,6 +225,15 @@ class L1:
         for totals in self._totals.values():
             totals.items = totals.bytes = 0
 
+    def drop(self, namespace: str) -> Iterator[int]:
+        """Drops the copies of a namespace, one shard at each step, and yields how many there were."""
+        room, prefix = self._rooms[namespace], f"{namespace}/".encode()
+        for place in range(self._mask + 1):
+            gone = [key_id for key_id, _ in room.copies(place) if key_id.startswith(prefix)]
+            for key_id in gone:
+                self._drop(room, place, key_id)
+            yield len(gone)
+
     def sweep(self, now_us: int, limit: int = 1000) -> int:
         """Drops entries that are past all use, and returns how many.
 

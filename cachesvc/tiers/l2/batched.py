@@ -122,6 +122,11 @@ class Batched:
     async def start(self) -> None:
         await self._child.start()
 
+    async def drain(self) -> None:
+        """Waits until no key waits and no exchange is in flight. New calls are taken all the same."""
+        for batcher in self.batchers.values():
+            await batcher.drain()
+
     async def stop(self) -> None:
         """Stops the child when the exchanges in flight have ended.
 

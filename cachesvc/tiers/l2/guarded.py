@@ -27,12 +27,13 @@ class Guarded:
         self.breaker = breaker
         self._child = child
         self._name = name
-        self._gutter = gutter
+        self.gutter = gutter
+        """The tier that takes the keys meanwhile. It may be given another one at any time."""
         self._outage = Outage(name, logger)
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not self.breaker.admits():
-            return self._refusal(len(keys)) if self._gutter is None else await self._gutter.get_many(keys)
+            return self._refusal(len(keys)) if self.gutter is None else await self.gutter.get_many(keys)
         began = perf_counter()
         lookups = await self._child.get_many(keys)
         self._judge(lookups, len(keys), began)
@@ -40,7 +41,7 @@ class Guarded:
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         if not self.breaker.admits():
-            return self._refusal(len(items)) if self._gutter is None else await self._gutter.set_many(items)
+            return self._refusal(len(items)) if self.gutter is None else await self.gutter.set_many(items)
         began = perf_counter()
         failures = await self._child.set_many(items)
         self._judge(failures, len(items), began)
@@ -48,7 +49,7 @@ class Guarded:
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         if not self.breaker.admits():
-            return self._refusal(len(keys)) if self._gutter is None else await self._gutter.delete_many(keys)
+            return self._refusal(len(keys)) if self.gutter is None else await self.gutter.delete_many(keys)
         began = perf_counter()
         failures = await self._child.delete_many(keys)
         self._judge(failures, len(keys), began)

@@ -1,6 +1,6 @@
 """The contract of a home cell, and the values that its calls take and return."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -205,6 +205,14 @@ class Cell(Protocol):
         """Notes that another instance's connections lead to another server of this name.
 
         The server's name is looked up anew before the next use, once per second at most.
+        """
+        ...
+
+    def ask(self, read: Read) -> Awaitable[Reply | TierError]:
+        """Returns the awaitable answer to one read, as `read_many` would answer it.
+
+        Where the cell batches, the awaitable is a future: no coroutine and no task per key. If the
+        awaitable is cancelled, a lease that it would have brought is given back.
         """
         ...
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -27,7 +27,7 @@ from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
-from cachesvc.tiers.batching import Batcher, Run
+from cachesvc.tiers.batching import NOTHING, Batcher, Run
 from cachesvc.tiers.breaker import Breaker, not_tried
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Attached
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
@@ -193,6 +193,7 @@ class RedisCell:
             unclaimed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None,
             weigh: Callable[[Sequence[Any]], int] | None = None,
             lane_of: Callable[[Any], str] = _namespace_of,
+            again: object = NOTHING,
         ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation)
             return Batcher(
@@ -206,13 +207,19 @@ class RedisCell:
                 weigh=weigh,
                 most_weight=MOST_BYTES,
                 lane_of=lane_of,
+                again=again,
             )
 
         self._sizes = ValueSizes()
         self._has_postponed = False
         """True once an answer had no room for a key."""
         self._reads: Batcher[Read, Reply] = batcher(
-            self._read, "read", READS_IN_FLIGHT, unclaimed=self._release_unread, weigh=self._bytes_to_read
+            self._read,
+            "read",
+            READS_IN_FLIGHT,
+            unclaimed=self._release_unread,
+            weigh=self._bytes_to_read,
+            again=POSTPONED,
         )
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill", weigh=_value_bytes)
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put", weigh=_value_bytes)
@@ -330,6 +337,9 @@ class RedisCell:
             await self._connections.give_back(connection)
         self._clock_offset_us = said.certain_offset_us  # a cell that is only written to has no other look
         return said
+
+    def ask(self, read: Read) -> Awaitable[Reply | TierError]:
+        return self._reads.submit(read)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         replies = await self._reads.submit_many(reads)

@@ -24,6 +24,7 @@ import logging
 import re
 import ssl
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -34,6 +35,7 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.units import Size
 from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
@@ -61,6 +63,16 @@ _ETAG = re.compile(r'(?:W/)?"[!#-~]{0,256}"')
 _CONTENT_TYPE = re.compile(r"[ -~]{1,256}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
+
+
+class Prepared(NamedTuple):
+    """An origin as loads use it."""
+
+    address: KeyAddress
+    headers: CIMultiDict[str]
+    span: GetSpan
+    max_body: Size
+    tags_max: int
 
 
 class HttpLoader:
@@ -115,19 +127,23 @@ class HttpLoader:
         return f"<HttpLoader {self.namespace}: {counts}>"
 
     def take(self, origin: Origin, tags_max: int) -> None:
-        """Loads as `origin` says from now on; what runs goes on as it began.
+        """Does what `use` does. Raises `ConfigError`, and changes nothing, for an unusable origin."""
+        self.use(self.prepared(origin, tags_max))
 
-        Its `concurrency` is not looked at. Raises `ConfigError` for an unusable origin; nothing has
-        changed then.
-        """
+    def prepared(self, origin: Origin, tags_max: int) -> "Prepared":
+        """Returns what loads need to know. Raises `ConfigError` for an unusable origin."""
         path = f"$.namespaces.{self.namespace}.origin"
         address = KeyAddress(origin.url, path=f"{path}.url")
         headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
         headers.update(_checked(origin.headers, path))
-        self._address, self._headers = address, headers
-        self._span = GetSpan(origin.url)
-        self._max_body = origin.max_body
-        self._tags_max = tags_max
+        return Prepared(address, headers, GetSpan(origin.url), origin.max_body, tags_max)
+
+    def use(self, prepared: "Prepared") -> None:
+        """Loads as an origin says from now on; what runs goes on as it began.
+
+        Its `concurrency` is not looked at.
+        """
+        self._address, self._headers, self._span, self._max_body, self._tags_max = prepared
 
     async def start(self) -> None:
         if self._session is None:

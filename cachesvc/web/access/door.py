@@ -65,7 +65,6 @@ class Door:
 
     def __init__(self, callers: Callers | None, namespaces: Collection[str], clock: Clock) -> None:
         """`namespaces` are the declared ones."""
-        self._namespaces = tuple(namespaces)
         self._clock = clock
         self._tokens: dict[bytes, Grant] = {}
         """SHA-256 of a token → grant.
@@ -81,15 +80,20 @@ class Door:
         self.generation = 0
         """The number of times that callers were taken."""
         self.refusals = Refusals()
-        self.take(callers)
+        self.take(callers, namespaces)
 
     def __repr__(self) -> str:
         shown = "open" if self._is_open else f"{len(self._tokens)} tokens"
         return f"<Door [{shown}, {len(self._remembered)} identities remembered]>"
 
-    def take(self, callers: Callers | None) -> None:
-        """Takes the place of the callers before, from the next request on."""
+    def take(self, callers: Callers | None, namespaces: Collection[str] | None = None) -> None:
+        """Takes the place of the callers before, from the next request on.
+
+        So do `namespaces` of the declared ones; None: they stay.
+        """
         self.generation += 1
+        if namespaces is not None:
+            self._namespaces = tuple(namespaces)
         self._is_open = callers is None
         if callers is None:
             callers = Callers()

@@ -43,12 +43,10 @@ class Grant:
         """The name of the identity; empty on an instance where nobody has one."""
         self.end_us = end_us
         """The moment (µs since 1970) from which the identity has to be shown anew."""
-        self.readable: frozenset[str] = frozenset()
-        self.readable = frozenset(name for name in namespaces if self.has(Action.READ, name))
+        whole_reads = [one for one in self.scopes if one.action is Action.READ and one.partition == EVERY]
+        self.readable = frozenset(_covered(whole_reads, namespaces))
         """The declared namespaces in which every key may be read."""
-        self.namespaces = dict.fromkeys(
-            name for name in namespaces if any(self.has_any(action, name) for action in Action)
-        )
+        self.namespaces = dict.fromkeys(_covered(self.scopes, namespaces))
         """The declared namespaces in which anything at all may be done, in their order."""
 
     def __repr__(self) -> str:
@@ -130,6 +128,18 @@ class Grant:
         return RequestError(
             ProblemKind.MISSING_SCOPE, why, field=field or None, scope=scope, identity=self.title
         )
+
+
+def _covered(scopes: Iterable[Scope], namespaces: Collection[str]) -> Iterable[str]:
+    """Returns the namespaces that the scopes are for, in their order.
+
+    Each scope is looked at once, and not once for each namespace: there may be thousands.
+    """
+    patterns = {scope.namespace for scope in scopes}
+    if EVERY in patterns:
+        return namespaces
+    beginnings = tuple(pattern[:-1] for pattern in patterns if pattern.endswith(EVERY))
+    return [name for name in namespaces if name in patterns or name.startswith(beginnings)]
 
 
 def _scope(action: Action, namespace: str) -> str:

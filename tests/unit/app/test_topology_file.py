@@ -11,7 +11,7 @@ from cachesvc.app.topology_file import TopologyFile
 from cachesvc.config.callers import Callers
 from cachesvc.config.limits import Rate, Rates
 from cachesvc.config.service import load_topology
-from cachesvc.config.topology import Topology
+from cachesvc.config.topology import Namespace, Topology
 from cachesvc.model.units import Duration
 
 DOCUMENT = """
@@ -30,7 +30,7 @@ class Taken(list[Callers | None]):
         self.write(callers)
         self.file = TopologyFile(path, load_topology(path), self._take)
 
-    def _take(self, topology: Topology) -> None:
+    async def _take(self, topology: Topology) -> None:
         self.append(topology.callers)
         self.topology = topology
 
@@ -94,7 +94,8 @@ async def test_callers_may_come_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
-    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n  new: {owner: web}\n"
+    declared = "  a: {owner: web, rates: {reads: {per_second: 5}}, ttl: 9s}\n"
+    declared += "  new: {owner: web, l1: {at_most: 5%}}\n"
     text = DOCUMENT.replace("namespaces: {}\n", "namespaces:\n  a: {owner: web}\n")
     taken.path.write_text(text + anonymous("read:a"))
     taken.file = TopologyFile(taken.path, load_topology(taken.path), taken._take)
@@ -103,6 +104,9 @@ def test_what_is_live_is_taken_and_the_rest_waits(taken: Taken) -> None:
     taken.path.write_text(new + anonymous("read:a"))
     asyncio.run(taken.file.look())
     rates = Rates(reads=Rate(5))
-    namespaces = {"a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s"))}
+    namespaces = {
+        "a": replace(before.namespaces["a"], rates=rates, ttl=Duration.parse("9s")),
+        "new": Namespace(owner="web"),
+    }
     assert taken.topology == replace(before, namespaces=namespaces)
-    assert taken.file.waiting == [("namespaces", "new")]
+    assert taken.file.waiting == [("namespaces", "new", "l1", "at_most")]

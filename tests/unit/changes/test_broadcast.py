@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cachesvc.changes.broadcast.broadcast import CHUNK_BYTES, Broadcast
-from cachesvc.changes.broadcast.events import read_vector, vector_text
+from cachesvc.changes.broadcast.events import EVENT_OVERHEAD, FENCE_BYTES, Event, read_vector, vector_text
 from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
@@ -376,7 +376,11 @@ def bounded(clock: ManualClock, **limits: int) -> Broadcast:
     return broadcast
 
 
-@pytest.mark.parametrize("limits", [{"log_fences": 3}, {"log_bytes": 3 * 500}], ids=["by count", "by bytes"])
+@pytest.mark.parametrize(
+    "limits",
+    [{"log_fences": 3}, {"log_bytes": 3 * (EVENT_OVERHEAD + FENCE_BYTES)}],
+    ids=["by count", "by bytes"],
+)
 async def test_what_the_log_dropped_cannot_be_resumed_from(
     clock: ManualClock, limits: dict[str, int]
 ) -> None:
@@ -414,6 +418,25 @@ async def test_a_subscriber_takes_no_more_than_a_chunk_at_once(broadcast: Broadc
         sizes.append(len(await subscription.next()))
     assert len(sizes) > 4
     assert max(sizes) < CHUNK_BYTES + 1000
+
+
+async def test_an_event_is_rendered_when_a_subscriber_has_it(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Event] = []
+    render = Event.render
+
+    def noted(event: Event) -> bytes:
+        rendered.append(event)
+        return render(event)
+
+    monkeypatch.setattr(Event, "render", noted)
+    broadcast = bounded(clock)
+    for digest in range(1, 4):
+        broadcast.fences("eu", f"{100 + digest}-0", hard(digest))
+    assert rendered == []
+    assert (await told(broadcast.subscribe({"eu": "101-0"}))).digests() == [2, 3]
+    assert [event.position for event in rendered] == ["102-0", "103-0"]
 
 
 async def test_a_large_batch_that_nobody_watches_is_not_kept(clock: ManualClock) -> None:

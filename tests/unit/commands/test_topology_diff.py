@@ -68,7 +68,7 @@ def test_what_is_live_needs_no_version_and_no_restart(documents: Documents) -> N
 
 
 def test_a_restart_needs_another_version(documents: Documents) -> None:
-    new = {"pages": {"owner": "web"}, "docs": {"owner": "web"}}
+    new = {"pages": {"owner": "web", "l1": {"at_most": "5%"}}}
     code, said = documents.diff(changed(namespaces=new))
     assert code == 1
     assert "$.version must be above 7" in said

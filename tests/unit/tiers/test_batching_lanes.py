@@ -112,6 +112,46 @@ async def test_what_an_exchange_had_no_room_for_leaves_first() -> None:
     assert made.statistics().waiting == 0
 
 
+async def test_a_single_item_without_room_in_its_exchange_is_sent_again_first() -> None:
+    server, later = Server(), ("later", 0)
+    rooms = {("a", 1), ("b", 2), ("a", 3), ("a", 4)}
+
+    async def run(items: list[Item]) -> Sequence[Item]:
+        await server.run(items)
+        left = [item in rooms for item in items]
+        rooms.difference_update(items)
+        return [later if has_none else item for item, has_none in zip(items, left, strict=True)]
+
+    made: Batcher[Item, Item] = Batcher(run, 5, lane_of=lambda item: item[0], again=later)
+    calls = [made.submit(item) for item in [("a", 0), ("a", 1), ("b", 2), ("a", 3), ("a", 4)]]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = made.submit_many(items("a", 3))
+    calls.pop().cancel()
+    await server.answer(5)
+    assert server.batches[1:] == [[("a", 3), ("a", 1), ("b", 2)], items("a", 3)]
+    assert await asyncio.gather(*calls) == [("a", 0), ("a", 1), ("b", 2), ("a", 3)]
+    assert await others == items("a", 3)
+    assert made.statistics().waiting == 0
+
+
+async def test_a_closed_batcher_sends_nothing_again() -> None:
+    server, later = Server(), ("later", 0)
+
+    async def run(items: list[Item]) -> Sequence[Item]:
+        await server.run(items)
+        return [later]
+
+    made: Batcher[Item, Item] = Batcher(run, 5, again=later)
+    asked = made.submit(("a", 0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(made.close())
+    await server.answer()
+    assert isinstance(await asked, TierUnavailableError)
+    await closing
+
+
 async def test_nobody_takes_all_the_room_for_waiting_items() -> None:
     server = Server()
     made = batcher(server, 10, max_waiting=80)

@@ -61,6 +61,7 @@ async def test_every_server_is_asked_once_and_only_for_its_own_keys(
     await sharded.set_many(ITEMS)
     assert list(await sharded.get_many(KEYS)) == ENTRIES
     await sharded.delete_many(KEYS)
+    assert sharded.ring is not None
     for name, server in servers.items():
         mine = [key.text for key in KEYS if sharded.ring.server(key.digest) == name]
         assert mine
@@ -72,6 +73,7 @@ async def test_one_dead_server_costs_only_its_own_keys(
 ) -> None:
     await sharded.set_many(ITEMS)
     servers["b"].down = True
+    assert sharded.ring is not None
     for key, entry, lookup in zip(KEYS, ENTRIES, await sharded.get_many(KEYS), strict=True):
         if sharded.ring.server(key.digest) == "b":
             assert isinstance(lookup, TierUnavailableError)

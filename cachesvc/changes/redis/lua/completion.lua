@@ -1,9 +1,15 @@
--- Says how far the consumer group is, and notes that a consumer is alive.
--- ARGV: 1 candidate for the epoch of `changes`; 2 the consumer's incarnation (empty: none asks), 3 µs
--- for which a note counts, 4 its cells (`name=run id`, with commas), 5 its name.
+-- Says how far the consumer group is, notes that a consumer is alive, and sends a heartbeat if it may.
+-- ARGV: 1 candidate for the epochs of streams; 2 the consumer's incarnation (empty: none asks), 3 µs
+-- for which a note counts, 4 its cells (`name=run id`, with commas), 5 its name, 6 retention in ms; and,
+-- if it would send a heartbeat (contract.py, Beat), 7 µs for which a heartbeat is recent, 8 the latest
+-- time that this clock may say, 9 and 10 the epochs of `changes` and `fences` that it has met, 11 the
+-- oldest open change that it knows.
 -- Answers in µs the time of the oldest open change, else this server's clock; the epoch; the epoch
 -- that was announced; this server's clock; the id of that oldest change, or ''; the consumer's
--- rivals (kind, incarnation, name, whether it was first); and the epoch of `fences`.
+-- rivals (kind, incarnation, name, whether it was first); the epoch of `fences`; what is not closed
+-- (the changes in the stream, the targets that are parked, once per cell, the dead letters, the cells for
+-- which more was parked than is kept, the paced fences that are kept, and those without room); and 1 if a
+-- heartbeat is recent, or was sent in this step.
 -- A change is open for as long as it is in the stream, whatever the group says of it: a change that
 -- was taken by a consumer which somebody deleted is neither pending nor undelivered (adopt.lua).
 make_group(ARGV[1])
@@ -76,9 +82,44 @@ local function rivals()
   return found
 end
 
+local function count()
+  local parked, overflowed = 0, 0
+  for _, cell in ipairs(call('HKEYS', 'parked:cells')) do
+    parked = parked + call('ZCARD', 'parked:order:' .. cell)
+    overflowed = overflowed + call('HEXISTS', 'parked:at:' .. cell, '*')
+  end
+  return {
+    call('XLEN', 'changes'), parked, call('XLEN', 'changes:dead'), overflowed,
+    call('ZCARD', 'fences:paced'), tonumber(call('GET', 'fences:given_up') or 0),
+  }
+end
+
 local first = call('XRANGE', 'changes', '-', '+', 'COUNT', 1)[1]
 local oldest = first and first[1]
 local complete_to = oldest and accepted_at(oldest) or now
 local announced = call('GET', 'changes:announced') or ''
 local found = ARGV[2] ~= '' and rivals() or {}
-return { complete_to, epoch_of_changes(), announced, now, oldest or '', found, epoch_of('fences') }
+local epoch, queue = epoch_of_changes(), epoch_of('fences')
+
+-- True if there is nothing that only the consumer can decide: whether changes may have been lost,
+-- whether this is the region's one queue, and whether a clock is wrong.
+local function may_beat()
+  for _, rival in ipairs(found) do
+    if rival[1] == 'deployment' and rival[4] == 1 then
+      return false
+    end
+  end
+  return ARGV[9] == epoch and announced == epoch and ARGV[10] == queue and now <= tonumber(ARGV[8])
+    and (not oldest or oldest ~= ARGV[11])
+end
+
+local beaten = ARGV[7] and has_beaten(ARGV[7])
+if ARGV[7] and not beaten and may_beat() then
+  trim(tonumber(ARGV[6]))
+  publish(ARGV[1], { 'h', whole(complete_to) })
+  call('SET', 'fences:beat', whole(now))
+  beaten = true
+end
+return {
+  complete_to, epoch, announced, now, oldest or '', found, queue, count(), beaten and 1 or 0,
+}

@@ -137,9 +137,12 @@ end
 -- Of an item that is long it says only that there is one. A user without the right to publish pushes
 -- nothing, and followers find that out.
 local MOST_PUSHED = 1024
+local channel, pushed_epoch -- of the stream, read once per script
 local function push(before, id, fields)
   local body = table.concat(fields)
-  local head = { epoch_of('fences'), before, id }
+  channel = channel or 'fences:' .. call('GET', 'fences:epoch')
+  pushed_epoch = pushed_epoch or epoch_of('fences')
+  local head = { pushed_epoch, before, id }
   if #body > MOST_PUSHED then
     body = ''
   else
@@ -147,13 +150,15 @@ local function push(before, id, fields)
       head[#head + 1] = #part
     end
   end
-  redis.pcall('PUBLISH', 'fences:' .. call('GET', 'fences:epoch'), table.concat(head, ' ') .. '\n' .. body)
+  redis.pcall('PUBLISH', channel, table.concat(head, ' ') .. '\n' .. body)
 end
 
 -- Appends an item to `fences`, and pushes it. If there is no stream, it is made, with its epoch.
 local newest
 local function publish(candidate, fields)
-  call('SET', 'fences:epoch', candidate, 'NX')
+  if not newest then
+    call('SET', 'fences:epoch', candidate, 'NX')
+  end
   local last = not newest and call('XREVRANGE', 'fences', '+', '-', 'COUNT', 1)[1]
   local before, id = newest or last and last[1] or '-', call('XADD', 'fences', '*', unpack(fields))
   newest = id

@@ -114,9 +114,9 @@ def within_the_bound(history: IndexedHistory) -> Finding:
     been announced when the first attempt began, by the reads that end before the last attempt
     that failed; and again from its acceptance on. A write that was never accepted is owed by the
     former only. (While the last attempt waits for its time limit the queue may be back, and say
-    that nothing is missing.) One that its instance keeps in its journal may be unseen for two heartbeats more.
-    Failures in a row count as one outage. The failures of an event are always the
-    queue's own.
+    that nothing is missing.) One that its instance keeps in its journal may be unseen for two
+    heartbeats more. Failures in a row count as one outage. The failures of an event are always
+    the queue's own.
 
     Nothing is owed from the commit itself: between the commit and the first attempt the queue may
     have worked, and said that nothing was missing.

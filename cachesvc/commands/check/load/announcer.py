@@ -27,8 +27,7 @@ from cachesvc.model.clock import SECONDS
 
 Wait: TypeAlias = Literal["none", "region", "global"]
 Failure: TypeAlias = tuple[int, bool]
-"""The time at which an attempt that failed began, and whether it failed because the queue took
-nothing."""
+"""The time at which a failed attempt began, and whether the queue was the reason."""
 
 PUT_SECONDS = 2.0
 """A put that was not answered is stored no later than this (clients/PROTOCOL.md)."""
