@@ -25,7 +25,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "visible-commits": Mutant(
         "a commit is announced before other sessions see it",
-        (86,),
+        (92,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:_Following._take",
@@ -36,7 +36,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "accept-first": Mutant(
         "a place is confirmed to the database before the queue has what is before it",
-        (87,),
+        (93,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:_Following._take",
@@ -47,7 +47,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "source-gaps": Mutant(
         "nobody asks whether a slot is as it was left",
-        (88,),
+        (94,),
         (
             InPython(
                 "cachesvc.changes.postgres.reader:Reader._meet",

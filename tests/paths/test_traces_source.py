@@ -57,7 +57,7 @@ class Database:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_trace_86_a_commit_must_not_be_announced_before_others_can_see_it() -> None:
+async def test_trace_92_a_commit_must_not_be_announced_before_others_can_see_it() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)
     async with living(far, "i0") as i0, database.read():
@@ -72,7 +72,7 @@ async def test_trace_86_a_commit_must_not_be_announced_before_others_can_see_it(
         assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_87_a_reader_that_dies_must_not_have_confirmed_what_the_queue_does_not_have() -> None:
+async def test_trace_93_a_reader_that_dies_must_not_have_confirmed_what_the_queue_does_not_have() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)
     async with living(far, "i0") as i0:
@@ -89,7 +89,7 @@ async def test_trace_87_a_reader_that_dies_must_not_have_confirmed_what_the_queu
             assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_88_a_slot_that_was_made_again_must_not_pass_for_the_one_before() -> None:
+async def test_trace_94_a_slot_that_was_made_again_must_not_pass_for_the_one_before() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)
     async with living(far, "i0") as i0:
@@ -105,7 +105,7 @@ async def test_trace_88_a_slot_that_was_made_again_must_not_pass_for_the_one_bef
             assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_88_a_fence_that_the_queue_did_not_take_must_not_be_forgotten() -> None:
+async def test_trace_94_a_fence_that_the_queue_did_not_take_must_not_be_forgotten() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)
     async with living(far, "i0") as i0:
@@ -125,7 +125,7 @@ async def test_trace_88_a_fence_that_the_queue_did_not_take_must_not_be_forgotte
             assert await i0.paths.value("a") == b"1"
 
 
-async def test_trace_88_a_server_that_was_failed_over_must_not_pass_for_the_one_before() -> None:
+async def test_trace_94_a_server_that_was_failed_over_must_not_pass_for_the_one_before() -> None:
     far = FarSide()
     store, database = Store(far), Database(far)
     store.value = b"1"

@@ -12,7 +12,7 @@ For every batch of messages that has come:
 
 A step that fails leaves the slot where it was, and the server sends everything from there again: a
 change is announced at least once. The server has a commit in its log before other sessions see it.
-A fence that is out before that would let a reader keep the old value (docs/coherence.md, trace 86),
+A fence that is out before that would let a reader keep the old value (docs/coherence.md, trace 92),
 so a transaction is only appended once it is visible.
 
 A gap (`notes.py`, or a slot that is lost or gone) fences the namespaces that have `sources` of this
