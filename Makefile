@@ -18,7 +18,7 @@ TO_RUN := $(VENV)/.installed-to-run
 TO_DEVELOP := $(VENV)/.installed-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults peer-http peer-keyv lint demo demo-break bench load run-two-regions
+.PHONY: help run test test-faults peer-http peer-keyv lint demo demo-break demo-cdc bench load run-two-regions
 .PHONY: reference pictures lock servers clean
 
 help: ## Show this list
@@ -51,6 +51,9 @@ demo: $(TO_RUN) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 
 demo-break: $(TO_RUN) servers ## Break a memcached, a cell and a queue of two regions: what is answered, and how it heals
 	@$(BIN)/python -m loadtests.demo_break
+
+demo-cdc: $(TO_DEVELOP) servers ## Change rows in a throw-away PostgreSQL: the page changes in both regions
+	@$(BIN)/python -m loadtests.demo_cdc
 
 bench: $(TO_DEVELOP) ## Every comparison side by side (ONLY=name, JSON=file, SMOKE=1)
 	@command -v wrk >/dev/null || echo "wrk is not installed (apt-get install wrk): load comes from the built-in driver"
@@ -107,6 +110,7 @@ servers:
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v etcd >/dev/null || wanted=" etcd-server"; \
 	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || wanted="$$wanted haproxy"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || wanted="$$wanted postgresql"; \
 	test -n "$$missing$$wanted" || exit 0; \
 	if ! command -v apt-get >/dev/null; then as_root=false; \
 	elif [ "$$(id -u)" = 0 ]; then as_root=env; \

@@ -100,7 +100,8 @@ def redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) -
 
 def _environ(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of this process, with the repository importable from any directory."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **settings}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **settings}
 
 
 def _answers(port: int, request: bytes, expected: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import audit, documents, explain, publish, serve, token
 from cachesvc.commands.arguments import fail, tell_mistakes
+from cachesvc.commands.cdc import command as cdc
 from cachesvc.commands.cell import command as cell
 from cachesvc.commands.check import command as check
 from cachesvc.commands.pool import command as pool
@@ -94,6 +95,13 @@ COMMANDS = {
         "0 if every change was announced; 1 if the queue does not take them; 2 if a change is wrong.",
         publish.add_arguments,
         lambda options, _: publish.run(options),
+    ),
+    "cdc": Command(
+        "Reads what PostgreSQL commits, and announces the changes on a region's queue.",
+        "0 after a stop by a signal; 1 if a port or the database cannot be used; 2 if a document is wrong, or"
+        " the database does not send what the templates of namespaces need.",
+        cdc.add_arguments,
+        lambda options, environ: cdc.run(options, environ),
     ),
     "check": Command(
         "Puts load on a deployment from outside and judges its answers.",

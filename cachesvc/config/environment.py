@@ -37,6 +37,8 @@ NOT_SETTINGS = {
     "CACHESVC_CONFIG": "The path of the service document, if `--config` is not given.",
     "CACHESVC_TOPOLOGY": "The path of the topology document, if `--topology` is not given.",
     "CACHESVC_NAMESPACES": "The path of the document of namespaces, if `--namespaces` is not given.",
+    "CACHESVC_CDC_POSTGRES": "The database that `cachesvc cdc` reads, if `--postgres` is not given.",
+    "CACHESVC_CDC_SLOT": "The replication slot that `cachesvc cdc` reads, if `--slot` is not given.",
     "CACHESVC_DEBUG_TOKEN": "The debug token that `cachesvc top` sends, if `--debug-token` is not given.",
     "CACHESVC_TOKEN": "The bearer token that commands show to instances, if no file is given.",
     "CACHESVC_TOKEN_FILE": "The path of a file with that token, if `--token-file` is not given.",

@@ -92,6 +92,9 @@ class MemoryChanges:
             self._take(self._consumer, 1)
         return text_of(position)
 
+    async def append_event(self, event: bytes) -> str:
+        return text_of(self._queue.append_event(event))
+
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
         taken = self._take(consumer, count)
         if not taken:

@@ -23,6 +23,39 @@ STREAMS: dict[str, Mutant] = {
         (84,),
         (InPython("cachesvc.paths.new_sources:NewSources._announce", "continue", "pass"),),
     ),
+    "visible-commits": Mutant(
+        "a commit is announced before other sessions see it",
+        (92,),
+        (
+            InPython(
+                "cachesvc.changes.postgres.reader:_Following._take",
+                "await self._until_visible(told)",
+                "pass",
+            ),
+        ),
+    ),
+    "accept-first": Mutant(
+        "a place is confirmed to the database before the queue has what is before it",
+        (93,),
+        (
+            InPython(
+                "cachesvc.changes.postgres.reader:_Following._take",
+                "    await self._reader.append(told)\n    self._accepted = reached\n",
+                "    self._accepted = reached\n    await self._reader.append(told)\n",
+            ),
+        ),
+    ),
+    "source-gaps": Mutant(
+        "nobody asks whether a slot is as it was left",
+        (94,),
+        (
+            InPython(
+                "cachesvc.changes.postgres.reader:Reader._meet",
+                "lost or gap_since(",
+                "lost or bool() and gap_since(",
+            ),
+        ),
+    ),
     "append-first": Mutant(
         "an invalidation is applied before its change is appended",
         (6,),

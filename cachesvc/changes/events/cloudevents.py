@@ -10,6 +10,10 @@ distributed tracing extension
 trace in which the change was made. A `traceparent` that cannot be read is ignored: no invalidation
 is lost because of its trace. Other attributes are accepted and ignored; unknown fields of `data`
 are refused, because a misspelt `tags` would otherwise invalidate nothing, silently.
+
+A transaction of a database is one event of another type, `dev.cachesvc.transaction.v1`. Its `data`
+has several `changes`, which are applied together, and `faults`: reasons why it is a dead letter as
+well. `cachesvc cdc` writes it.
 """
 
 from collections.abc import Mapping
@@ -39,7 +43,27 @@ class _Event(Struct, frozen=True, omit_defaults=True):
     traceparent: Any = None
 
 
+class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The changes of one transaction: `data` of an event `dev.cachesvc.transaction.v1`."""
+
+    changes: tuple[Change, ...] = ()
+    faults: tuple[str, ...] = ()
+    """Reasons why more may have changed than `changes` says."""
+
+
+class _TransactionEvent(Struct, frozen=True, omit_defaults=True):
+    id: _Text
+    source: _Text
+    data: Transaction
+    specversion: Literal["1.0"]
+    type: Literal["dev.cachesvc.transaction.v1"]
+    datacontenttype: str | None = None
+    time: _Timestamp | None = None
+    traceparent: Any = None
+
+
 _decoder = msgspec.json.Decoder(_Event)
+_transactions = msgspec.json.Decoder(_TransactionEvent)
 
 
 def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, traceparent: str = "") -> bytes:
@@ -60,6 +84,26 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, tra
     return msgspec.json.encode(event)
 
 
+def encode_transaction(
+    transaction: Transaction, *, id_: str, source: str, committed_us: int, traceparent: str = ""
+) -> bytes:
+    """Returns the transaction as an event.
+
+    Its `time` is `committed_us`, µs since the epoch; it has none if that is 0.
+    """
+    event = _TransactionEvent(
+        id_,
+        source,
+        transaction,
+        "1.0",
+        "dev.cachesvc.transaction.v1",
+        datacontenttype="application/json",
+        time=_datetime(committed_us) if committed_us else None,
+        traceparent=traceparent or None,
+    )
+    return msgspec.json.encode(event)
+
+
 def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
     """Returns the change in an item of `changes` that this package wrote.
 
@@ -69,7 +113,27 @@ def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
     return (
         OpenChange(item_id, reason="the item has no field `event`")
         if event is None
-        else decode(item_id, event)
+        else decode_ours(item_id, event)
+    )
+
+
+def decode_ours(item_id: str, event: bytes) -> OpenChange:
+    """Returns what an event of either type of ours says. Never raises.
+
+    One that cannot be read has a reason and no `source`.
+    """
+    change = decode(item_id, event)
+    if not change.reason or change.source:
+        return change
+    try:
+        found = _transactions.decode(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return change
+    changes, faults = found.data.changes, found.data.faults
+    if not (changes or faults):
+        return OpenChange(item_id, reason="names no changes", source=found.source)
+    return OpenChange(
+        item_id, changes, "; ".join(faults), source=found.source, trace=trace_of(found.traceparent)
     )
 
 

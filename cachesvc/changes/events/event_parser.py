@@ -1,6 +1,6 @@
 """The changes in an item of `changes`, whichever producer wrote it.
 
-    field `event`                           a CloudEvent `dev.cachesvc.change.v1`, or a row change
+    field `event`                           a CloudEvent of ours (cloudevents.py), or a row change
     fields `key` and `value`, or one field  a record of Debezium Server's Redis sink (debezium.py)
     named like a record's key
 
@@ -85,8 +85,8 @@ class EventParser:
         )
 
     def _read(self, item_id: str, value: bytes, key: bytes = b"") -> OpenChange:
-        ours = cloudevents.decode(item_id, value)
-        if not ours.reason:
+        ours = cloudevents.decode_ours(item_id, value)
+        if not ours.reason or ours.source:
             return (
                 ours
                 if ours.held_until_us <= position_of(item_id)[0] * 1000 + LONGEST_HOLD_US

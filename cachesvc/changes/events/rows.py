@@ -18,6 +18,8 @@ still be there:
                                                   (JdbcValueConverters.convertValue). Not if it is
                                                   in the record's key
 
+Of a producer that is exact (`RowChange.is_exact`), null, 0 and empty are what the row has.
+
 A snapshot (`r`) says nothing about a change, and a message (`m`) nothing about a row.
 """
 
@@ -55,6 +57,8 @@ class RowChange(Struct, frozen=True):
     source: str = ""
     """The producer, for the audit."""
     trace: SpanContext | None = None
+    is_exact: bool = False
+    """True if null, 0 and empty never stand for a value that the producer was not sent."""
 
 
 class Concerned(Struct, frozen=True):
@@ -63,6 +67,8 @@ class Concerned(Struct, frozen=True):
     changes: tuple[Change, ...] = ()
     faults: tuple[str, ...] = ()
     """Reasons why more may have changed than `changes` says."""
+    blind: tuple[str, ...] = ()
+    """Namespaces with a key or tag that may have changed and that nobody can name."""
 
 
 class RowMapping:
@@ -70,48 +76,74 @@ class RowMapping:
 
     def __init__(self, namespaces: Mapping[str, Namespace]) -> None:
         """Takes the namespaces of a checked document: their templates parse."""
-        self._rules: dict[str, list[_Rule]] = {}
+        self._rules: dict[str, list[Rule]] = {}
         for name, namespace in namespaces.items():
             for source in namespace.sources:
-                self._rules.setdefault(source.source, []).append(_Rule(name, source))
+                self._rules.setdefault(source.source, []).append(Rule(name, source))
 
     def __repr__(self) -> str:
         return f"<RowMapping of {', '.join(sorted(self._rules)) or 'no tables'}>"
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables, as the `sources` name them."""
+        return tuple(self._rules)
+
+    def rules(self, tables: Iterable[str]) -> "list[Rule]":
+        """Returns the entries of `sources` for a table with these names."""
+        return [rule for table in tables for rule in self._rules.get(table, ())]
+
     def concerned(self, row: RowChange) -> Concerned:
         """Returns the changes of a row; none for a table that no namespace names."""
-        found = [rule.concerned(row) for table in row.tables for rule in self._rules.get(table, ())]
-        changes = tuple(change for concerned in found for change in concerned.changes)
-        return Concerned(changes, _distinct(fault for concerned in found for fault in concerned.faults))
+        return all_concerned(self.rules(row.tables), row)
 
 
-class _Rule:
+def all_concerned(rules: "Iterable[Rule]", row: RowChange) -> Concerned:
+    """Returns the changes of a row by all of these rules."""
+    found = [rule.concerned(row) for rule in rules]
+    return Concerned(
+        tuple(change for concerned in found for change in concerned.changes),
+        _distinct(fault for concerned in found for fault in concerned.faults),
+        _distinct(namespace for concerned in found for namespace in concerned.blind),
+    )
+
+
+class Rule:
     """One entry of a namespace's `sources`."""
 
     def __init__(self, namespace: str, source: Source) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
+        self.table = source.source
+        """The table, as the document names it."""
+        self.soft = source.soft
         self._source = source
         self._keys = [parse_template(text) for text in key_templates(source)]
         self._tags = [parse_template(text) for text in source.tags]
         columns = [column for template in (*self._keys, *self._tags) for column in template.columns]
-        self._columns = _distinct(column.name for column in columns)
+        self.columns = _distinct(column.name for column in columns)
+        """The columns that templates name."""
+        self.templates = {text: parse_template(text) for text in (*key_templates(source), *source.tags)}
+        """The templates by their text."""
         self._never_null = _distinct(column.name for column in columns if not column.may_be_null)
 
     def concerned(self, row: RowChange) -> Concerned:
         if row.op == "t":
-            return Concerned((Change(self._namespace, all=True, soft=self._source.soft),))
+            return Concerned((Change(self.namespace, all=True, soft=self._source.soft),))
         if row.op not in ("c", "u", "d"):
             return Concerned()
         try:
             old, new = self._old(row), self._image(row.after)
         except ValueError as error:
-            return Concerned((), (f"{self._source.source}: {error}",))
+            return Concerned((), (f"{self._source.source}: {error}",), (self.namespace,))
         # A column that `after` leaves out is as it was.
         images = {"c": [new], "d": [old], "u": [old, {**old, **new}]}[row.op]
         keys, tags = _rendered(self._keys, images), _rendered(self._tags, images)
-        changes = (Change(self._namespace, keys, tags, soft=self._source.soft),) if keys or tags else ()
+        changes = (Change(self.namespace, keys, tags, soft=self._source.soft),) if keys or tags else ()
+        unknown, doubts = self._faults(row, images)
         return Concerned(
-            changes, tuple(f"{self._source.source}: {fault}" for fault in self._faults(row, images))
+            changes,
+            tuple(f"{self._source.source}: {fault}" for fault in (*unknown, *doubts)),
+            (self.namespace,) if unknown else (),
         )
 
     def _old(self, row: RowChange) -> Image:
@@ -127,32 +159,33 @@ class _Rule:
         there = row or {}
         return {
             name: _text(name, there[name])
-            for name in self._columns
+            for name in self.columns
             if name in there and there[name] != UNAVAILABLE
         }
 
-    def _faults(self, row: RowChange, images: Sequence[Image]) -> list[str]:
+    def _faults(self, row: RowChange, images: Sequence[Image]) -> tuple[list[str], list[str]]:
+        """Returns the reasons why a value is not known, and other reasons for a dead letter."""
         old, there = images[0], row.after or {}
-        if row.op != "d" and (lacking := [name for name in self._columns if name not in there]):
-            return [f"the row has no column {name!r}{there_is(there)}" for name in lacking]
+        if row.op != "d" and (lacking := [name for name in self.columns if name not in there]):
+            return [f"the row has no column {name!r}{there_is(there)}" for name in lacking], []
         unknown = [
-            f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old
+            f"what {name!r} was is not in the event: {REMEDY}" for name in self.columns if name not in old
         ]
         nulls = [name for name in self._never_null if all(image.get(name, "") is None for image in images)]
-        return [
-            *unknown,
+        instead = "write" if row.is_exact else f"{REMEDY}, or"
+        return unknown, [
             *(
                 f"{name!r} was {old[name]!r}, which may also stand for unknown: {REMEDY}"
                 for name in self._doubtful(row, images)
             ),
-            *(f"{name!r} is null: {REMEDY}, or the template {{{name}?}} if it may be null" for name in nulls),
+            *(f"{name!r} is null: {instead} the template {{{name}?}} if it may be null" for name in nulls),
         ]
 
     def _doubtful(self, row: RowChange, images: Sequence[Image]) -> list[str]:
-        if row.op == "c":
+        if row.op == "c" or row.is_exact:
             return []
         old, new, key = images[0], images[-1], row.key or {}
-        blank = [name for name in self._columns if old.get(name) in ("0", "") and name not in key]
+        blank = [name for name in self.columns if old.get(name) in ("0", "") and name not in key]
         return [name for name in blank if row.op == "d" or new.get(name) != old[name]]
 
 

@@ -117,6 +117,10 @@ class RedisChanges:
         )
         return answered(await self._appends.submit((event, held_until_us > 0)))
 
+    async def append_event(self, event: bytes) -> str:
+        """Durably accepts an event of ours, as it stands, and returns its id. Raises `TierError`."""
+        return answered(await self._appends.submit((event, False)))
+
     async def _append_together(self, events: list[tuple[bytes, bool]]) -> Sequence[str | TierError]:
         """Appends the events of many callers; the ones that find the stream full are refused.
 

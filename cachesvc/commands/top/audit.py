@@ -1,4 +1,4 @@
-"""The last invalidations, from the `audit` streams of the regions' queues."""
+"""The last invalidations, and the notes of readers of databases, from the regions' queues."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from cachesvc.changes.postgres.notes import Note
+from cachesvc.changes.redis.source_notes import NOTES, notes_in
 from cachesvc.commands.top.rows import ChangeRow
 from cachesvc.model.printable import printable_in
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections
@@ -21,7 +23,7 @@ TIMEOUT_SECONDS = 0.5
 
 
 class AuditLog:
-    """Reads the last changes from the queues. A context manager, which closes its connections.
+    """Reads last changes and notes from the queues. A context manager: it closes connections.
 
     A queue that cannot be asked from here adds nothing: an operator's machine often reaches only
     the instances.
@@ -45,6 +47,15 @@ class AuditLog:
         """The last `SHOWN` changes of all regions, the newest first."""
         found = await asyncio.gather(*(_last(region, client) for region, client in self._queues.items()))
         return sorted((row for rows in found for row in rows), key=lambda row: row.at, reverse=True)[:SHOWN]
+
+    async def notes(self) -> Mapping[tuple[str, str], Note]:
+        """The notes of readers of databases, by region and slot."""
+        found = await asyncio.gather(*map(_notes, self._queues.values()))
+        return {
+            (region, slot): note
+            for region, notes in zip(self._queues, found, strict=True)
+            for slot, note in notes.items()
+        }
 
 
 def _client(url: str, access: Access) -> Redis | None:
@@ -75,6 +86,14 @@ async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
     except (RedisError, OSError, TimeoutError):
         return []
     return [_row(region, id_, printable_in(fields)) for id_, fields in items]
+
+
+async def _notes(client: Redis) -> Mapping[str, Note]:
+    try:
+        answer: Any = client.hgetall(NOTES)  # redis-py has the type of both its clients here
+        return notes_in(await answer)
+    except (RedisError, OSError, TimeoutError):
+        return {}
 
 
 def _unproved(fields: Mapping[str, Any]) -> str:

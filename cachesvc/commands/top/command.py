@@ -8,6 +8,7 @@ command line or the topology document is wrong.
 import argparse
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
 
@@ -29,6 +30,7 @@ from cachesvc.commands.top.deployment import (
 )
 from cachesvc.commands.top.picture import picture_of
 from cachesvc.commands.top.scrape import Asker
+from cachesvc.commands.top.sources import source_troubles
 from cachesvc.commands.top.verdict import troubles
 from cachesvc.commands.top.view import view
 from cachesvc.model.errors import ConfigError
@@ -108,7 +110,10 @@ class Watch(Struct, frozen=True):
     async def drawn(self, before: Look, after: Look) -> tuple[RenderableType, bool]:
         """The view of the time between two looks, and whether all is well."""
         picture = picture_of(before, after)
-        found = troubles(picture)
+        found = [
+            *troubles(picture),
+            *source_troubles(await self.audit.notes(), time.time_ns() // 1000),
+        ]
         return view(picture, found, await self.audit.last()), not found
 
 

@@ -97,6 +97,8 @@ _TITLES: Mapping[str, str] = {
     "batch_sizes": "Batches and exchanges",
     "exchanges": "Batches and exchanges",
     "settings": "Settings of servers",
+    "cdc": "PostgreSQL",
+    "cdc_rows": "PostgreSQL",
 }
 """Title of the dashboard's row, by source of the metrics.
 

@@ -10,6 +10,7 @@
 --   changes:announced  the epoch whose possible loss has been announced
 --   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
 --                      that was first seen
+--   changes:sources    hash: replication slot → note of its reader (`cachesvc cdc`, postgres/notes.py)
 --   changes:dead       stream of the changes that were buried, with their reason
 --   parked:at:<cell>   hash: name of a target that the cell has not taken → the newest `at` of its
 --                      unapplied fences, and the placement (parked_items.py)

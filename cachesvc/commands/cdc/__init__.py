@@ -1,0 +1,1 @@
+"""`cachesvc cdc`: PostgreSQL as a source of changes. Start reading at `command.py`."""
