@@ -238,7 +238,7 @@ class Web:
         )
 
     def take(self, topology: Topology) -> None:
-        """Takes callers, the namespaces that are served, and the topology that is shown from now on."""
+        """Takes callers, the namespaces that are served, and the topology that is shown."""
         self.door.take(topology.callers, topology.namespaces)
         self.in_flight.is_shared = len(topology.namespaces) > 1
         for lane in self._lanes:
