@@ -8,14 +8,13 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
-from cachesvc.tiers.l2.contract import Tier
-from cachesvc.tiers.l2.sharded import Sharded
+from cachesvc.tiers.l2.contract import Pool
 
 
 class NearTiers:
     """L1 and L2 as the paths put copies into them."""
 
-    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys, ghosts: Ghosts) -> None:
+    def __init__(self, l1: L1, l2: Pool, admission: Admission, hot_keys: HotKeys, ghosts: Ghosts) -> None:
         self._l1 = l1
         self._l2 = l2
         self._admission = admission
@@ -25,7 +24,7 @@ class NearTiers:
     @property
     def has_l2(self) -> bool:
         """False if L2 has no server now, so that no copies need be put there."""
-        return not (isinstance(self._l2, Sharded) and self._l2.ring is None)
+        return not self._l2.is_empty
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.

@@ -42,6 +42,10 @@ class Sharded:
         if ring is not None:
             self._ring_of_many = ring
 
+    @property
+    def is_empty(self) -> bool:
+        return self.ring is None
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         if self._only is not None:
             return self._only.ask(key)
