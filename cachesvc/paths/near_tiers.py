@@ -8,13 +8,17 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
+<<<<<<< HEAD
 from cachesvc.tiers.l2.contract import Tier
+=======
+from cachesvc.tiers.l2.contract import Pool
+>>>>>>> x-rows
 
 
 class NearTiers:
     """L1 and L2 as the paths put copies into them."""
 
-    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys, ghosts: Ghosts) -> None:
+    def __init__(self, l1: L1, l2: Pool, admission: Admission, hot_keys: HotKeys, ghosts: Ghosts) -> None:
         self._l1 = l1
         self._l2 = l2
         self._admission = admission
@@ -24,7 +28,11 @@ class NearTiers:
     @property
     def has_l2(self) -> bool:
         """False if L2 has no server now, so that no copies need be put there."""
+<<<<<<< HEAD
         return not getattr(self._l2, "is_empty", False)  # only a tier of many servers may be
+=======
+        return not self._l2.is_empty
+>>>>>>> x-rows
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.

@@ -28,6 +28,8 @@ class ChaosTier:
         So an answer returns late.
         """
 
+    is_empty = False
+
     async def ask(self, key: Key) -> Lookup:
         return (await self.get_many((key,)))[0]
 

@@ -76,6 +76,8 @@ class Batched:
             "deletes": self._deletes,
         }
 
+    is_empty = False
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._gets.submit(key)
 

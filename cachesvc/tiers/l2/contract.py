@@ -60,6 +60,11 @@ class Tier(Protocol):
 class Pool(Tier, Protocol):
     """A tier that takes single keys as well, without a task per key."""
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the tier has no server now, so that nothing is kept."""
+        ...
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         """Returns the awaitable answer for one key, as `get_many` would answer it.
 

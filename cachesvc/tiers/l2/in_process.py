@@ -32,6 +32,8 @@ class MemoryTier:
         self._bytes = 0
         self._hits = self._misses = self._dropped = self._batches = self._batched_keys = self._evictions = 0
 
+    is_empty = False
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
         answer.set_result(self._look_up((key,))[0])

@@ -11,6 +11,8 @@ from cachesvc.tiers.l2.contract import Lookup
 class NullTier:
     """Answers every get with a miss and drops every entry that is set."""
 
+    is_empty = True
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
         answer.set_result(None)

@@ -105,6 +105,8 @@ class Warmed:
     def __repr__(self) -> str:
         return f"<Warmed {self.child!r}>"
 
+    is_empty = False
+
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._ask(key)
 
