@@ -8,11 +8,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
-<<<<<<< HEAD
-from cachesvc.tiers.l2.contract import Tier
-=======
 from cachesvc.tiers.l2.contract import Pool
->>>>>>> x-rows
 
 
 class NearTiers:
@@ -28,11 +24,7 @@ class NearTiers:
     @property
     def has_l2(self) -> bool:
         """False if L2 has no server now, so that no copies need be put there."""
-<<<<<<< HEAD
-        return not getattr(self._l2, "is_empty", False)  # only a tier of many servers may be
-=======
         return not self._l2.is_empty
->>>>>>> x-rows
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.

@@ -44,10 +44,6 @@ class Sharded:
 
     @property
     def is_empty(self) -> bool:
-<<<<<<< HEAD
-        """True if there is no server: then nothing is kept."""
-=======
->>>>>>> x-rows
         return self.ring is None
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
