@@ -208,7 +208,8 @@ class Supervisor:
                 log.error("killed, because they did not end: %s", ", ".join(running))
                 self._signal(signal.SIGKILL)
                 give_up_at = inf
-            if any(number in self._wait(1.0) for number in _ASKED_TO_STOP):
+            heard = self._wait(1.0)
+            if any(number in heard for number in _ASKED_TO_STOP):
                 self._signal(AT_ONCE)
 
     def _running(self) -> list[str]:

@@ -20,12 +20,17 @@ COMMIT = "c3e658cc6d21e238d7bb370e96f24330ee6a4607"
 MODULE = "tests.faults.former"
 REPOSITORY = Path(__file__).parents[2]
 _RUN = """
-import sys
+import os, sys
 import cachesvc
 from cachesvc.cli import main
+from cachesvc.config.environment import NOT_SETTINGS, settings
+from cachesvc.config.service import Service
 assert cachesvc.__file__.startswith(sys.argv[1]), cachesvc.__file__
-sys.exit(main(sys.argv[2:]))
+known = {*NOT_SETTINGS, *(name for name, _ in settings(Service))}
+environ = {name: value for name, value in os.environ.items() if name in known or name[:9] != "CACHESVC_"}
+sys.exit(main(sys.argv[2:], environ))
 """
+"""Runs the service with the settings that it knows: a new one would stop it, as it stops any start."""
 
 
 def revision() -> str:

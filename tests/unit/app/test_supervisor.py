@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cachesvc.app.supervisor import Supervisor
+from cachesvc.app.supervisor import AT_ONCE, Supervisor
 
 
 class Host:
@@ -49,6 +49,18 @@ def test_workers_are_told_to_read_their_files_again(host: Host, monkeypatch: pyt
     monkeypatch.setattr(host.supervisor, "_look_after", lambda: True)
     assert host.supervisor._turn()
     assert (host.killed, host.sent) == ([100, 101], [signal.SIGHUP] * 2)
+
+
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("quiet", [0, 1, 2])
+def test_a_second_signal_ends_the_drain_whenever_it_comes(
+    host: Host, monkeypatch: pytest.MonkeyPatch, again: signal.Signals, quiet: int
+) -> None:
+    heard = [*[b""] * quiet, bytes([again])]
+    monkeypatch.setattr(host.supervisor, "_wait", lambda _: heard.pop(0))
+    monkeypatch.setattr(host.supervisor, "_running", lambda: ["a-0"] if heard else [])
+    host.supervisor._stop()
+    assert host.sent == [signal.SIGTERM] * 2 + [AT_ONCE] * 2
 
 
 def test_a_silent_worker_is_killed_once_and_the_other_is_left_alone(host: Host) -> None:
