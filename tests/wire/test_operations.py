@@ -154,7 +154,7 @@ def test_a_source_that_no_metric_is_read_from_is_refused() -> None:
 
 
 def test_every_metric_stands_in_the_table_once() -> None:
-    names = [row.name for row in TABLE]
+    names = [(row.name, row.unit) for row in TABLE]
     assert len(names) == len(set(names))
 
 

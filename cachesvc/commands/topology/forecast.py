@@ -3,16 +3,19 @@
     moved   = the share of the partitions that change their home cell
     L3 hits = reads per second that L3 answers now, of a namespace in a region
 
-    extra loads per second, at first = moved × L3 hits
+    reads that move per second = moved × L3 hits
 
-A new home begins empty, so a read that L3 would have answered is a load, once for each key: the
-rate is that of the first moments, and falls as the keys come back. A copy in L1 or L2 is as good as
-before, and a changed ring of memcached servers is warmed by the one before it (`l2.warm_up`).
+A new home begins empty. While it is warm, such a read finds its copy in the former home. Where it
+is cold (the document has no `former`, or the move began long ago), it is a load, once for each key:
+the rate is that of the first moments, and falls as the keys come back. A copy in L1 or L2 is as
+good as before, and a changed ring of memcached servers is warmed by the one before it
+(`l2.warm_up`).
 docs/moving.md says what the figures leave out, and how far off they are.
 
     bytes that a server takes = the bytes of each server that it takes from × the part that moves
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -20,6 +23,7 @@ from msgspec import Struct
 
 from cachesvc.commands.top.exposition import Exposition
 from cachesvc.commands.topology.moves import Move, shares_of_keys, shares_of_partitions
+from cachesvc.config.service import L3
 from cachesvc.config.topology import Namespace, Topology
 
 
@@ -42,7 +46,9 @@ class Loads(Struct, frozen=True):
     region: str
     now: float
     extra: float
-    """The loads that come on top at first."""
+    """The loads that come on top at first; 0 while new homes are warm."""
+    moved: float
+    """The reads per second that L3 answers, and whose home changes."""
     budget: float | None
     """The `loads_per_second` of the new document; None if there is no such limit."""
 
@@ -111,13 +117,21 @@ def _loads(
     measured: Measured,
     by_region: Mapping[str, Sequence[str]],
 ) -> Iterator[Loads]:
-    moved = sum(move.share for move in partitions)
+    moved, is_warm = sum(move.share for move in partitions), _is_warm(after)
     for namespace in sorted(before.namespaces.keys() & after.namespaces.keys()):
         for region, instances in sorted(by_region.items()):
             rates = [_rates(measured, instance, namespace) for instance in instances]
-            if extra := moved * sum(hits for hits, _ in rates):
-                now = sum(loads for _, loads in rates)
-                yield Loads(namespace, region, now, extra, _budget(after.namespaces[namespace]))
+            if reads := moved * sum(hits for hits, _ in rates):
+                now, extra = sum(loads for _, loads in rates), 0.0 if is_warm else reads
+                yield Loads(namespace, region, now, extra, reads, _budget(after.namespaces[namespace]))
+
+
+def _is_warm(after: Topology) -> bool:
+    """True if new homes will find copies in the former ones, by the default of `l3.retention`."""
+    former = after.former
+    if former is None or former.since is None:
+        return former is not None
+    return former.since.timestamp() + L3().retention.seconds > time.time()
 
 
 def _rates(measured: Measured, instance: str, namespace: str) -> tuple[float, float]:

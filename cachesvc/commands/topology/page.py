@@ -67,7 +67,9 @@ def _expected(found: Forecast | None) -> Iterator[str]:
         where = f" in {one.region}" if one.region else ""
         budget = "no budget" if one.budget is None else f"budget {rate(one.budget)}"
         over = ", TOO MANY" * one.is_over
-        yield f"  {one.namespace}{where}: {rate(one.now)} + {rate(one.extra)} loads/s at first; {budget}{over}"
+        warm = "" if one.extra else f" ({rate(one.moved)} reads/s are answered by former homes)"
+        loads = f"{rate(one.now)} + {rate(one.extra)} loads/s at first"
+        yield f"  {one.namespace}{where}: {loads}{warm}; {budget}{over}"
     for server in found.bytes:
         limit = "limit not known" if server.limit is None else f"limit {size(server.limit)}"
         over = ", TOO MANY" * server.is_over
