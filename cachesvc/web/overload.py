@@ -30,7 +30,7 @@ last windows, and the callers in a namespace share its part: max-min fair, in th
 ask for. A caller that asks for no more than its share is within it, and is let in. A caller that
 asks for more is of the crowd. As long as anybody is within its share, the crowd fills only a small
 queue: what is done in `CROWD_SECONDS`, all requests counted, so that none of the crowd is let in
-while enough of the others is there to do. While the process has time left that queue is doubled in
+while enough of the others is there to do. While the process has room that queue is doubled in
 each window, since more of the crowd may then wait for far servers. So the others are not refused,
 and do not wait behind the crowd. Refusals count as work that is done: a caller whose refusals take
 half of the core would otherwise make the shares of the others smaller. If all are the crowd (one
@@ -61,6 +61,11 @@ BUSY_SHARE = 0.85
 """The process has no time left if the loop's thread ran, or was ready to run, for this
 share of the time: requests that wait then wait for this process. Time in which the thread waited
 for a core counts, or an instance that others leave half a core would never be overloaded."""
+ROOM_SHARE = 0.7
+"""The process has room for more of the crowd if its loop's thread used less than this share.
+
+Between this and `BUSY_SHARE` the queue of the crowd stays as it is: a longer one would make the
+process do a little more, and the others wait."""
 CALM_SECONDS = 1.0
 """Overload is over when nobody has been refused for so long."""
 LEAST = 32
@@ -326,14 +331,15 @@ class Overload:
 
     def _end_window(self) -> None:
         seconds = asyncio.get_running_loop().time() - self._began
-        is_busy = self._core_time() - self._core_before >= BUSY_SHARE * seconds
+        used = (self._core_time() - self._core_before) / seconds
+        is_busy = used >= BUSY_SHARE
         self._idle_windows = 0 if is_busy else self._idle_windows + 1
         in_time = int(self._done / seconds * self._max_delay)
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
         self._share_out()
-        self._bound_crowd(int(self._done / seconds * CROWD_SECONDS), is_busy=is_busy)
+        self._bound_crowd(int(self._done / seconds * CROWD_SECONDS), used)
         self._done = self._refused = 0
 
     def _decide(self, in_time: int, seconds: float, *, is_long: bool) -> None:
@@ -383,16 +389,18 @@ class Overload:
         self._newcomers = capacity / (len(rooms) + 1) / self._windows if level < inf else inf
         self._is_mixed = others and self._has_crowd
 
-    def _bound_crowd(self, short: int, *, is_busy: bool) -> None:
+    def _bound_crowd(self, short: int, used: float) -> None:
         """Finds how many requests there may be when the next one of the crowd is let in.
 
-        `short`: the number that is done within `CROWD_SECONDS`.
+        `short`: the number that is done within `CROWD_SECONDS`. `used`: the share of a core.
         """
         before = min(self._crowd_bound, self._bound)
         if not (self._is_mixed and self.is_shedding):
             self._crowd_bound = self._most
-        elif not is_busy:
+        elif used < ROOM_SHARE:
             self._crowd_bound = min(self._bound, 2 * before)
+        elif used < BUSY_SHARE:
+            self._crowd_bound = before
         elif self._crowd_bound == self._most:
             self._crowd_bound = max(1, short)
         else:

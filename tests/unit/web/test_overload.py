@@ -12,10 +12,12 @@ from cachesvc.config.service import Server
 from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
 from cachesvc.web.overload import (
+    BUSY_SHARE,
     CALM_SECONDS,
     LEAST,
     LONGEST_CROWD,
     PATIENCE,
+    ROOM_SHARE,
     WINDOW_SECONDS,
     Member,
     Overload,
@@ -46,7 +48,7 @@ class Process:
         """True: it uses its core for no more than it has to do."""
 
     def core_time(self) -> float:
-        return self._worked if self.is_working else self._passed * self.busy
+        return self._worked
 
     async def run(
         self, seconds: float, *, can: float, asked: float = 0.0, by: "Mapping[Asker, float] | None" = None
@@ -68,10 +70,11 @@ class Process:
                 self.served += 1
                 self.served_of[asker] += 1
                 self.longest[asker] = max(self.longest.get(asker, 0.0), self._passed - came)
-                self._worked += cost / can
+                self._worked += cost / can if self.is_working else 0.0
                 member.__exit__(None)
             await asyncio.sleep(self.step)
             self._passed += self.step
+            self._worked += 0.0 if self.is_working else self.busy * self.step
 
     def ask(self, asker: "Asker") -> None:
         namespace, caller, keys = asker
@@ -292,7 +295,7 @@ async def test_a_namespace_at_three_times_what_can_be_done_costs_another_nothing
         assert process.overload.is_shedding
         assert process.refused_of[QUIET] == refused
         assert process.served_of[QUIET] - before == pytest.approx(share * 6000, rel=0.05)
-        assert process.served - served >= 0.9 * 6000, "the core stays busy"
+        assert process.served - served >= ROOM_SHARE * 6000, "the core stays busy"
         assert process.longest[QUIET] <= 0.5 * Server().max_delay.seconds, "it does not wait behind the crowd"
         assert process.overload.shed == process.overload.shed_by_namespace["loud"]
 
@@ -320,6 +323,21 @@ async def test_a_queue_that_grew_while_there_was_time_left_is_cut_once_there_is_
         process.busy = 1.0
         await process.run(2 * WINDOW_SECONDS, can=300, by=rates)
         assert process.overload._crowd_bound <= LONGEST_CROWD
+
+
+@pytest.mark.looptime
+async def test_the_queue_of_the_crowd_does_not_grow_for_the_last_part_of_the_core() -> None:
+    """It would grow and shrink in turns, and the others would wait behind it half of the time."""
+    async with running() as process:
+        rates = {LOUD: 900.0, QUIET: 75.0}
+        await process.run(5, can=300, by=rates)
+        assert (before := process.overload._crowd_bound) == 1
+        process.busy = (ROOM_SHARE + BUSY_SHARE) / 2
+        await process.run(4 * WINDOW_SECONDS, can=300, by=rates)
+        assert process.overload._crowd_bound == before
+        process.busy = ROOM_SHARE - 0.05
+        await process.run(2 * WINDOW_SECONDS, can=300, by=rates)
+        assert process.overload._crowd_bound > before
 
 
 @pytest.mark.looptime
