@@ -61,8 +61,10 @@ BUSY_SHARE = 0.85
 """The process has no time left if the loop's thread ran, or was ready to run, for this
 share of the time: requests that wait then wait for this process. Time in which the thread waited
 for a core counts, or an instance that others leave half a core would never be overloaded."""
+LEAST_USED = 0.25
+"""A process that used less of its core is taken to be able to do four times as much."""
 ROOM_SHARE = 0.7
-"""The process has room for more of the crowd if its loop's thread used less than this share.
+"""The process has room for more of the crowd if its loop's thread used a smaller share.
 
 Between this and `BUSY_SHARE` the queue of the crowd stays as it is: a longer one would make the
 process do a little more, and the others wait."""
@@ -223,6 +225,8 @@ class Overload:
         self._rooms: dict[str, Room] = {}
         self._windows = 0.0
         """The weight of all windows that are remembered; the last one has the weight 1."""
+        self._used = 0.0
+        """The shares of the core in the remembered windows, added up."""
         self._newcomers = inf
         """The requests in a window that are the share of a caller which has not asked lately."""
         self.is_shedding = False
@@ -338,7 +342,7 @@ class Overload:
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
-        self._share_out()
+        self._share_out(used)
         self._bound_crowd(int(self._done / seconds * CROWD_SECONDS), used)
         self._done = self._refused = 0
 
@@ -365,9 +369,14 @@ class Overload:
 
     # shares -----------------------------------------------------------------------------------------
 
-    def _share_out(self) -> None:
-        """Ends the window of the members: who is the crowd, and how much is a share."""
+    def _share_out(self, used: float) -> None:
+        """Ends the window of the members: who is the crowd, and how much is a share.
+
+        What can be done is shared out: what was done, over the share of the core that it took.
+        """
         self._windows = MEMORY * self._windows + 1
+        self._used = MEMORY * self._used + used
+        part = min(1.0, max(LEAST_USED, self._used / self._windows))
         for name, room in list(self._rooms.items()):
             room.end_window()
             if not room.members:
@@ -375,7 +384,7 @@ class Overload:
         rooms = self._rooms.values()
         # Where little was done, or nothing yet, `LEAST` requests are shared out: these are always let in.
         least = LEAST * max((room.cost for room in rooms), default=1.0)
-        capacity = max(least, sum(room.work for room in rooms))
+        capacity = max(least, sum(room.work for room in rooms) / part)
         level = fair_level(capacity, (room.asks() * room.cost for room in rooms))
         others = self._has_crowd = False
         for room in rooms:

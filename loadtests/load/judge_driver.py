@@ -21,8 +21,10 @@ SKIPPED_SHARE = 0.05
 
 With more of them, it was not as noisy as it should be.
 """
-INSTANCE_CPU = 0.75
-"""Share of a core. Below it, the instance had time left: something else limited the run."""
+INSTANCE_CPU = 0.65
+"""Share of a core. Below it, the instance had time left: something else limited the run.
+
+An overloaded instance lets in no more of the crowd above 0.7 (`ROOM_SHARE` in `web/overload.py`)."""
 
 
 def doubt_of(scenario: Scenario, figures: Figures) -> str:
