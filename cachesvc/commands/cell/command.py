@@ -9,28 +9,21 @@ What changes is shown as by `cachesvc topology diff`, then the document is writt
 """
 
 import argparse
-import os
-import sys
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import yaml
 
-from cachesvc.commands.arguments import add_topology, duration, fail
+from cachesvc.commands.arguments import add_topology, duration
 from cachesvc.commands.cell.edit import Document, added, drained, former_of, moved, rewritten, settled
-from cachesvc.commands.topology.difference import Difference, difference
-from cachesvc.commands.topology.page import page
-from cachesvc.config.service import load_topology
+from cachesvc.commands.topology.edits import edit_file
+from cachesvc.config.service import topology_of
 from cachesvc.config.topology import Topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.placement import Placement
 
-WRITTEN, NOT_WRITTEN = 0, 1
 KEPT = Duration.parse("1h")
 """The default of `l3.retention`."""
 
@@ -62,36 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 def run(options: argparse.Namespace) -> int:
     """Changes the document and returns the exit code. Raises `ConfigError` and `OSError`."""
-    if options.topology is None:
-        raise ConfigError("--topology", "is missing: name the topology document")
-    path = options.topology.resolve()  # a link stays one
-    before = load_topology(path)
-    text = path.read_text(encoding="utf-8")
-    document = yaml.safe_load(text)
-    now = datetime.now(UTC)
+    return edit_file(
+        options.topology, lambda text, before: _changed(options, text, before), is_wanted=options.yes
+    )
+
+
+def _changed(options: argparse.Namespace, text: str, before: Topology) -> str:
+    """Returns the text of the next document, with `former` if homes change.
+
+    Raises `ConfigError`.
+    """
+    name, document, now = str(options.topology), yaml.safe_load(text), datetime.now(UTC)
     after = {**_next(options, document, before, now), "version": before.version + 1}
-    draft = _draft(path, rewritten(text, document, after, str(options.topology)))
-    try:
-        topology = load_topology(draft)
-        if options.what != "settle" and Placement(topology).id != Placement(before).id:
-            after["former"] = former_of(before, now)
-            draft.write_text(rewritten(text, document, after, str(options.topology)), encoding="utf-8")
-            topology = load_topology(draft)
-        found = difference(before, topology)
-        print(page(found).strip("\n"))
-        if found.refused:
-            return NOT_WRITTEN
-        if not (options.yes or _is_wanted(found)):
-            return fail(NOT_WRITTEN, "nothing was changed")
-        if path.read_text(encoding="utf-8") != text:
-            return fail(NOT_WRITTEN, f"{options.topology} has been changed meanwhile: ask again")
-        _sync(draft)
-        draft.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
-    print(f"\n{options.topology} is version {found.version[1]} now")
-    return WRITTEN
+    changed = rewritten(text, document, after, name)
+    if options.what != "settle" and Placement(topology_of(changed, name)).id != Placement(before).id:
+        after["former"] = former_of(before, now)
+        changed = rewritten(text, document, after, name)
+    return changed
 
 
 def _next(options: argparse.Namespace, document: Document, topology: Topology, now: datetime) -> Document:
@@ -140,25 +120,3 @@ def _check_is_over(topology: Topology, after: Duration, now: datetime) -> None:
         raise ConfigError(
             "$.former", f"is needed for {left:.0f} s more: copies of before may be left until then"
         )
-
-
-def _draft(path: Path, text: str) -> Path:
-    """Writes the text to a file beside it, with the same rights, and returns its path."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
-    with open(number, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-    return Path(name)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _is_wanted(found: Difference) -> bool:
-    """Asks on the terminal; without one, nothing is wanted."""
-    if not sys.stdin.isatty():
-        print("\nno terminal to ask: write --yes")
-        return False
-    return input(f"\nwrite version {found.version[1]}? [y/N] ").strip().lower() in ("y", "yes")

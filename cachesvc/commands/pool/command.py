@@ -6,24 +6,15 @@ or the document is wrong.
 """
 
 import argparse
-import os
-import sys
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from cachesvc.commands.arguments import add_topology, fail
+from cachesvc.commands.arguments import add_topology
 from cachesvc.commands.pool.edit import PoolEdit, edited
-from cachesvc.commands.topology.difference import Difference, difference
-from cachesvc.commands.topology.page import page
-from cachesvc.config.service import load_topology
+from cachesvc.commands.topology.edits import edit_file
 from cachesvc.config.topology import Topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
-
-WRITTEN, NOT_WRITTEN = 0, 1
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -46,28 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 def run(options: argparse.Namespace) -> int:
     """Changes the document and returns the exit code. Raises `ConfigError` and `OSError`."""
-    if options.topology is None:
-        raise ConfigError("--topology", "is missing: name the topology document")
-    path = options.topology.resolve()  # a link stays one
-    before = load_topology(path)
-    text = path.read_text(encoding="utf-8")
-    changed = edited(text, _edit(options, before), str(options.topology))
-    draft = _written_beside(path, changed)
-    try:
-        found = difference(before, load_topology(draft))
-        print(page(found).strip("\n"))
-        if found.refused:
-            return NOT_WRITTEN
-        if not (options.yes or _is_wanted(found)):
-            return fail(NOT_WRITTEN, "nothing was changed")
-        if path.read_text(encoding="utf-8") != text:
-            return fail(NOT_WRITTEN, f"{options.topology} has been changed meanwhile: ask again")
-        draft.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
-    print(f"\n{options.topology} is version {found.version[1]} now")
-    return WRITTEN
+    return edit_file(
+        options.topology,
+        lambda text, before: edited(text, _edit(options, before), str(options.topology)),
+        is_wanted=options.yes,
+    )
 
 
 def _edit(options: argparse.Namespace, topology: Topology) -> PoolEdit:
@@ -98,22 +72,3 @@ def _edit(options: argparse.Namespace, topology: Topology) -> PoolEdit:
     given: dict[str, Any] = {"weight": options.weight, "zone": options.zone}
     fields = {name: value for name, value in given.items() if value is not None}
     return PoolEdit(region, field, options.server, {"address": options.address, **fields})
-
-
-def _written_beside(path: Path, text: str) -> Path:
-    """Writes the text to a file beside `path`, with the same rights; returns its path."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
-    with open(number, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-        os.fsync(file.fileno())
-    return Path(name)
-
-
-def _is_wanted(found: Difference) -> bool:
-    """Asks on the terminal; without one, nothing is wanted."""
-    if not sys.stdin.isatty():
-        print("\nno terminal to ask: write --yes")
-        return False
-    return input(f"\nwrite version {found.version[1]}? [y/N] ").strip().lower() in ("y", "yes")
