@@ -54,6 +54,8 @@ class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     """False if the answer said that the instance keeps it in its journal."""
     failures: tuple[int, ...] = ()
     """The times at which failed attempts began (the queue was down, the instance gone)."""
+    failed_in: tuple[str, ...] = ()
+    """The regions in which these attempts were made."""
     queue_down: bool = False
     """True if every failed attempt failed because the queue took nothing. For a call the
     instance said so; for an event it is always the case. Only such an outage obliges caches to

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.commands.check.history import Announcement, Fault, Fenced, Load, Read, Record, Run, Write
 from cachesvc.commands.check.judge import NoRunError, judge
@@ -118,6 +119,14 @@ class TestC2TheBound:
         history: list[Record] = [write(1, 1), event(1, 2, 99, failures=(4, 50))]
         assert state("C2", *history, read(0, 30, ended=50)) == VIOLATED
         assert state("C2", *history, read(0, 30, ended=51)) == UNOBSERVED
+
+    def test_a_queue_that_took_another_announcement_was_not_down(self) -> None:
+        told = event(1, 2, 99, failures=(4, 50), failed_in=("eu",))
+        other = event(2, 20, 30, id="eu:77-0")
+        history: list[Record] = [write(1, 1), write(2, 19), told]
+        assert state("C2", *history, read(0, 40)) == VIOLATED
+        assert state("C2", *history, replace(other, region="eu"), read(0, 40)) == UNOBSERVED
+        assert state("C2", *history, replace(other, region="us"), read(0, 40)) == VIOLATED
 
     def test_a_write_that_was_never_accepted_is_owed_up_to_its_last_failure(self) -> None:
         history: list[Record] = [write(1, 1), event(1, 2, 99, id="", failures=(4, 50))]

@@ -132,7 +132,7 @@ def test_who_answered_is_read_from_the_cache_status(cache_status: str, expected:
 @pytest.mark.parametrize(
     ("error", "is_down"),
     [
-        (QueueError("refused"), True),
+        (QueueError("eu", "is away"), True),
         (InstanceError("eu/eu-a", "queue-unavailable"), True),
         (InstanceError("eu/eu-a", "ClientConnectorError"), False),
     ],
@@ -175,7 +175,9 @@ async def test_what_was_never_accepted_is_noted_as_such(settings: CheckSettings)
         await telling.stop()
     assert announcing.cancelled()
     assert noted == [
-        Announcement("api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * telling.failed)
+        Announcement(
+            "api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * telling.failed, failed_in=("eu",)
+        )
     ]
     assert nobody.here() == []
 

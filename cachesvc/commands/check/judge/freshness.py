@@ -115,15 +115,15 @@ def within_the_bound(history: IndexedHistory) -> Finding:
     that failed; and again from its acceptance on. A write that was never accepted is owed by the
     former only. (While the last attempt waits for its time limit the queue may be back, and say
     that nothing is missing.) One that its instance keeps in its journal may be unseen for two
-    heartbeats more. Failures in a row count as one outage. The failures of an event are always
-    the queue's own.
+    heartbeats more. Failures in a row count as one outage, unless the queue has taken another
+    announcement between them. The failures of an event are always the queue's own.
 
     Nothing is owed from the commit itself: between the commit and the first attempt the queue may
     have worked, and said that nothing was missing.
     """
     debts: Debts[str] = Debts()
     for told in history.announcements:
-        outage_end = _outage_end(told)
+        outage_end = _outage_end(history, told)
         for key, w in told.writes:
             if told.id:
                 bound_us = history.bound_us + (0 if told.announced else history.unannounced_us)
@@ -140,15 +140,22 @@ def within_the_bound(history: IndexedHistory) -> Finding:
     return judged(history, rule, lambda read: debts.owed(read.key, read.started, read.ended))
 
 
-def _outage_end(told: Announcement) -> int | None:
+def _outage_end(history: IndexedHistory, told: Announcement) -> int | None:
     """The last time at which the queue was surely down; None if there was none.
 
     It is the beginning of the last attempt that failed. This holds for an announcement that was
     given up, too: the attempt that was given up is no failure, because the queue may have been
-    back by then.
+    back by then. A queue that has taken another announcement meanwhile was not down all the time,
+    but lost connections, say: the outage ends where the attempt began that it took.
     """
-    met = told.how == "event" or told.queue_down
-    return max(told.failures, default=None) if met else None
+    if not told.failures or not (told.how == "event" or told.queue_down):
+        return None
+    taken = [
+        max(other.failures, default=other.started)
+        for other in history.announcements
+        if other.id and other.region in told.failed_in and told.started < other.ended <= max(told.failures)
+    ]
+    return min([max(told.failures), *taken])
 
 
 def _overdue(history: IndexedHistory, read: Read, debt: Debt) -> str:

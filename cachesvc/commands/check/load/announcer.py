@@ -26,8 +26,8 @@ from cachesvc.commands.check.load.producers import Producers, QueueError
 from cachesvc.model.clock import SECONDS
 
 Wait: TypeAlias = Literal["none", "region", "global"]
-Failure: TypeAlias = tuple[int, bool]
-"""The time at which a failed attempt began, and whether the queue was the reason."""
+Failure: TypeAlias = tuple[int, bool, str]
+"""When a failed attempt began, whether the queue was the reason, and its region."""
 
 PUT_SECONDS = 2.0
 """A put that was not answered is stored no later than this (clients/PROTOCOL.md)."""
@@ -148,7 +148,7 @@ class Announcer:
                 return await self._attempt(told, begun)
             except (InstanceError, QueueError) as error:
                 self.failed += 1
-                failures.append((since, is_queue_down(error)))
+                failures.append((since, is_queue_down(error), error.region))
             if told.how == "put":
                 await asyncio.sleep(PUT_SECONDS)
                 told, begun = replace(told, how="api"), replace(begun, how="api")
@@ -156,8 +156,12 @@ class Announcer:
             pause = min(2 * pause, longest)
 
     def _noted(self, announcement: Announcement, failures: Sequence[Failure]) -> Announcement:
-        queue_down = bool(failures) and all(was_queue for _, was_queue in failures)
-        noted = replace(announcement, failures=tuple(moment for moment, _ in failures), queue_down=queue_down)
+        noted = replace(
+            announcement,
+            failures=tuple(since for since, _, _ in failures),
+            failed_in=tuple(sorted({region for _, _, region in failures})),
+            queue_down=bool(failures) and all(was_queue for _, was_queue, _ in failures),
+        )
         self._note(noted)
         return noted
 

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from cachesvc.commands.check.history import region_of
 from cachesvc.commands.check.load.origin import Snapshot
 from cachesvc.model import cache_groups
 
@@ -87,6 +88,7 @@ class InstanceError(Exception):
     def __init__(self, instance: str, reason: str, detail: str = "") -> None:
         super().__init__(f"{instance}: {reason}{': ' if detail else ''}{detail}")
         self.reason = reason
+        self.region = region_of(instance)
 
 
 class Instance:

@@ -16,7 +16,11 @@ TIMEOUT_SECONDS = 2.0
 
 
 class QueueError(Exception):
-    """The queue did not confirm that it took the event."""
+    """The queue of `region` did not confirm that it took the event."""
+
+    def __init__(self, region: str, detail: str) -> None:
+        super().__init__(f"changes of {region}: {detail}")
+        self.region = region
 
 
 class Producers:
@@ -50,7 +54,7 @@ class Producers:
         except (RedisError, OSError) as error:
             if is_demotion(error):
                 await connections.leave()
-            raise QueueError(f"changes of {region}: {error}") from error
+            raise QueueError(region, str(error)) from error
         return f"{region}:{item.decode() if isinstance(item, bytes) else item}"
 
     def _event(self, change: Mapping[str, object]) -> bytes:
