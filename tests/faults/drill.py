@@ -22,7 +22,7 @@ from tests.faults import results
 from tests.faults.arena import MAX_LAG_SECONDS, NAMESPACE, Arena
 
 MUST_HOLD = ("C0", "C1", "C2", "C3", "C4", "C5", "C7", "C8")
-LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 40
+LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 30
 """A drill with fewer reads or announcements shows nothing."""
 WAIT_SECONDS = 30.0
 until = partial(waiting.until, seconds=WAIT_SECONDS)

@@ -7,6 +7,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -107,8 +108,12 @@ async def are_reached(running: Drill, url: str) -> None:
     assert len(calls) > 10
     async with aiohttp.ClientSession(url) as http:
         for call in calls:
-            async with http.get(f"/v1/invalidations/{call.id}") as answer:
-                state = await answer.json()
+            state: dict[str, Any] = {}
+            async with asyncio.timeout(10):  # positions are reported about once a second
+                while "merged" not in state:
+                    await asyncio.sleep(0.05)
+                    async with http.get(f"/v1/invalidations/{call.id}") as answer:
+                        state = await answer.json()
             merged = {name.partition("#")[0] for name in state["merged"]}
             everybody = {f"{name[:2]}/{name}" for name in running.arena.fleet.instances}
             assert (state["state"], merged) == ("done", everybody), (call, state)
