@@ -17,15 +17,15 @@ import yaml
 from cachesvc.commands.arguments import add_topology, duration
 from cachesvc.commands.cell.edit import Document, added, drained, former_of, moved, rewritten, settled
 from cachesvc.commands.topology.edits import edit_file
-from cachesvc.config.service import topology_of
+from cachesvc.config.service import L3, topology_of
 from cachesvc.config.topology import Topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.placement import Placement
 
-KEPT = Duration.parse("1h")
-"""The default of `l3.retention`."""
+KEPT = L3().retention
+"""How long a move takes by default."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
