@@ -12,6 +12,15 @@ from cachesvc.model.printable import printable
 from cachesvc.model.units import Duration
 
 
+def add_announcing_region(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.add_argument(
+        "--region",
+        default=environ.get("CACHESVC_REGION", ""),
+        help="The region on whose queue the changes are announced. Every region applies them."
+        " Default: CACHESVC_REGION.",
+    )
+
+
 def add_topology(parser: argparse.ArgumentParser, environ: Mapping[str, str], purpose: str) -> None:
     """Adds `--topology`. `purpose` is a sentence for the help: what the document is for."""
     parser.add_argument(

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from cachesvc.changes.events.cloudevents import decode, encode
 from cachesvc.changes.events.event_parser import checked
 from cachesvc.commands.access import add_access, reach_of
-from cachesvc.commands.arguments import add_topology, fail, utf8
+from cachesvc.commands.arguments import add_announcing_region, add_topology, fail, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.exit_codes import INTERRUPTED
 from cachesvc.config.addresses import REDIS_URLS, redis_fault, redis_query_fault, watched_in
@@ -124,12 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The URL of the region's queue. Use --topology for a URL with a password.",
     )
     add_topology(parser, environ, "It names the queue of each region, for --region.")
-    add(
-        "--region",
-        default=environ.get("CACHESVC_REGION", ""),
-        help="The region on whose queue the changes are announced. Every region applies them."
-        " Default: CACHESVC_REGION.",
-    )
+    add_announcing_region(parser, environ)
     add_access(parser, environ)
 
 

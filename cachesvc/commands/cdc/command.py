@@ -14,7 +14,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from cachesvc.commands.access import add_access, reach_of
-from cachesvc.commands.arguments import add_topology, utf8
+from cachesvc.commands.arguments import add_announcing_region, add_topology, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.config.service import Service, load_service
 from cachesvc.config.topology import Topology
@@ -81,12 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The address of /metrics, /livez and /readyz; empty: none (default: %(default)s).",
     )
     add_topology(parser, environ, "Its `sources` say which rows concern which keys.")
-    add(
-        "--region",
-        default=environ.get("CACHESVC_REGION", ""),
-        help="The region on whose queue the changes are announced. Every region applies them."
-        " Default: CACHESVC_REGION.",
-    )
+    add_announcing_region(parser, environ)
     add_access(parser, environ)
 
 
